@@ -1,0 +1,22 @@
+"""The story of a host: from a bare machine to models that answer. Each chapter is a file in tasks/."""
+
+from tasks import base, docker, gateway, models, nvidia, preflight, readiness, stacks
+
+preflight.verdict()
+
+base.package_sources()
+base.packages()
+docker.engine()
+nvidia.container_toolkit()
+
+models.directories()
+models.images()
+nvidia.cards_in_containers()
+models.files()
+
+stacks.files()
+stacks.containers()
+models.ollama_library()
+gateway.configuration()
+
+readiness.every_model_answers()

@@ -1,0 +1,35 @@
+"""Where the simulated GPU state lies: fixed on lab hosts, one directory of choice in tests (LAB_GPU_DIR)."""
+
+from __future__ import annotations
+
+import os
+
+# Left in a container's root by the legacy runtime hook; its age against DAEMON_RELOAD tells whether the GPUs are lost.
+LEGACY_MARKER = "/etc/lab-gpu-legacy"
+
+
+def config_dir() -> str:
+    """Directory of gpus.json and engine.json; read-only inside containers."""
+    return os.environ.get("LAB_GPU_DIR") or "/etc/lab-gpu"
+
+
+def state_dir() -> str:
+    """Directory of run-time state (allocations); lost at a reboot like the memory of a real GPU."""
+    return os.environ.get("LAB_GPU_DIR") or "/run/lab-gpu"
+
+
+def gpus_file() -> str:
+    return os.path.join(config_dir(), "gpus.json")
+
+
+def engine_file() -> str:
+    return os.path.join(config_dir(), "engine.json")
+
+
+def allocations_dir(uuid: str) -> str:
+    return os.path.join(state_dir(), "allocations", uuid)
+
+
+def daemon_reload_file() -> str:
+    """Touched by a systemd generator, so its age is that of the last daemon-reload."""
+    return os.path.join(state_dir(), "daemon-reload")

@@ -1,0 +1,185 @@
+"""Cheap, deterministic replies that say they are simulated, and the running slots that requests queue for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab_gpu import settings
+
+from lab_vllm.metrics import Metrics
+from lab_vllm.tokens import tokenize
+
+_SENTENCES = (
+    "This is a simulated reply of the Stoker lab; no model computed it.",
+    "The prompt had {count} tokens and the checksum {digest}.",
+    "Every request with the same prompt gets the same words.",
+    "Tokens arrive one by one so that streaming can be seen and measured.",
+    "A real engine would answer the question here.",
+    "The gateway, the deploy and the tests only need that text flows.",
+)
+DEFAULT_TOKEN_MS = 5.0
+
+
+@dataclass
+class Request:
+    """One sequence that runs or waits."""
+
+    prompt_tokens: int
+    max_tokens: int
+    arrived: float = field(default_factory=time.monotonic)
+    produced: int = 0
+    abort: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Scheduler:
+    """At most max_num_seqs sequences run at once; others wait in order."""
+
+    def __init__(self, slots: int, cache_tokens: int, metrics: Metrics, served_names: list[str]) -> None:
+        self.free = asyncio.Semaphore(slots)
+        self.cache_tokens = cache_tokens
+        self.metrics = metrics
+        self.served_names = served_names
+        self.running: set[Request] = set()
+        self.waiting: set[Request] = set()
+
+    @property
+    def unfinished(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    def cache_usage(self) -> float:
+        """Share of the KV cache in use, 0 to 1."""
+        used = sum(request.prompt_tokens + request.produced for request in self.running)
+        return min(used / self.cache_tokens, 1.0) if self.cache_tokens else 0.0
+
+    def abort_all(self) -> None:
+        """End every sequence with finish_reason "abort"."""
+        for request in [*self.running, *self.waiting]:
+            request.abort.set()
+
+    async def run(self, request: Request, words: list[str], final: str) -> AsyncIterator[tuple[str, str | None]]:
+        """(piece, finish reason or None) for each token; the last has the reason "stop", "length" or "abort"."""
+        self.waiting.add(request)
+        try:
+            got = asyncio.ensure_future(self.free.acquire())
+            aborted = asyncio.ensure_future(request.abort.wait())
+            await asyncio.wait({got, aborted}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if got.done() and not got.cancelled():
+                self.free.release()
+            got.cancel()
+            raise
+        finally:
+            self.waiting.discard(request)
+            aborted.cancel()
+        if request.abort.is_set():
+            if got.done():
+                self.free.release()
+            got.cancel()
+            yield "", "abort"
+            return
+        self.running.add(request)
+        reason = "abort"
+        started = time.monotonic()
+        first = last = started
+        try:
+            for position, word in enumerate(words):
+                await self._pace(request)
+                if request.abort.is_set():
+                    yield "", "abort"
+                    return
+                now = time.monotonic()
+                request.produced += 1
+                if position == 0:
+                    first = now
+                    self.metrics.first_token(request.prompt_tokens, now - request.arrived)
+                else:
+                    self.metrics.next_token(now - last)
+                last = now
+                done = position == len(words) - 1
+                if done:
+                    reason = final
+                yield word, final if done else None
+        finally:
+            self.running.discard(request)
+            self.free.release()
+            self.metrics.finished(request, reason, started=started, first=first, last=last)
+
+    async def _pace(self, request: Request) -> None:
+        fault, value = settings.fault(*self.served_names)
+        delay = settings.number("token_ms", DEFAULT_TOKEN_MS) / 1000
+        if fault == "slow-tokens":
+            delay = float(value or 1000) / 1000
+        try:
+            await asyncio.wait_for(request.abort.wait(), delay)
+        except asyncio.TimeoutError:
+            pass
+
+
+def reply(prompt: str, max_tokens: int | None, *, garbage: bool, exact: bool, response_format: Any) -> tuple[list[str], str]:
+    """(pieces, finish reason) of the reply to a prompt. `exact` is ignore_eos or min_tokens: never stop early."""
+    if garbage:
+        return ["!"] * (max_tokens or 32), "length"
+    form = response_format.get("type") if isinstance(response_format, dict) else None
+    if form in ("json_object", "json_schema"):
+        text = json.dumps(_instance(form, response_format), ensure_ascii=False)
+        pieces = _pieces(text)
+        return _cut(pieces, max_tokens)
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    text = " ".join(_SENTENCES).format(count=len(tokenize(prompt)), digest=digest)
+    pieces = _pieces(text)
+    if exact and max_tokens:
+        while len(pieces) < max_tokens:
+            pieces += _pieces(" " + _SENTENCES[(len(pieces) + int(digest, 16)) % len(_SENTENCES)].format(count=len(pieces), digest=digest))
+        return pieces[:max_tokens], "length"
+    return _cut(pieces, max_tokens)
+
+
+def _cut(pieces: list[str], max_tokens: int | None) -> tuple[list[str], str]:
+    if max_tokens is not None and max_tokens < len(pieces):
+        return pieces[:max_tokens], "length"
+    return pieces, "stop"
+
+
+def _pieces(text: str) -> list[str]:
+    """Words with the space before them, as byte-pair tokens carry it."""
+    words = text.split(" ")
+    return [words[0], *(" " + word for word in words[1:])]
+
+
+def _instance(form: str, response_format: dict[str, Any]) -> Any:
+    if form == "json_object":
+        return {"simulated": True, "note": "simulated reply of the Stoker lab", "entities": [], "relations": []}
+    schema = (response_format.get("json_schema") or {}).get("schema") or {}
+    return _of_schema(schema, schema, 0)
+
+
+def _of_schema(schema: Any, root: dict[str, Any], depth: int) -> Any:
+    """A smallest instance of a JSON schema (the keywords that applications use)."""
+    if not isinstance(schema, dict) or depth > 12:
+        return None
+    if "$ref" in schema:
+        target: Any = root
+        for part in str(schema["$ref"]).lstrip("#/").split("/"):
+            target = target.get(part, {}) if isinstance(target, dict) else {}
+        return _of_schema(target, root, depth + 1)
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if schema.get(keyword):
+            return _of_schema(schema[keyword][0], root, depth + 1)
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        return {name: _of_schema(part, root, depth + 1) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_of_schema(schema.get("items", {}), root, depth + 1) for _ in range(int(schema.get("minItems", 0)))]
+    simple = {"string": "simulated", "integer": int(schema.get("minimum", 1)), "number": schema.get("minimum", 1.0)}
+    return {**simple, "boolean": True, "null": None}.get(kind)

@@ -1,0 +1,131 @@
+"""What this computer must have before the lab changes anything on it, and the Debian packages the lab needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.machines import ui
+from lab.machines.errors import LabError
+from lab.machines.paths import STATE, cache
+from lab.machines.shell import run
+
+OLDEST_DEBIAN = 12
+FREE_GB = 15
+"""Package caches 1 GB, images 2 GB, and the hosts' disks with pulled images; measured 6 GB, and room for bigger models."""
+
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
+"""Bit numbers from linux/capability.h. Root in an ordinary container lacks some of them."""
+
+PROGRAMS = {
+    "dockerd": "docker.io",
+    "containerd": "containerd",
+    "docker": "docker-cli",
+    "mmdebstrap": "mmdebstrap",
+    "apt-ftparchive": "apt-utils",
+    "gpg": "gnupg",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ssh": "openssh-client",
+    "iptables": "iptables",
+    "xz": "xz-utils",
+    "curl": "curl",
+}
+"""Program and the Debian package that brings it."""
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def check() -> None:
+    """Raise LabError with every requirement that is not met. Changes nothing."""
+    problems = [problem for problem in (_root(), _system(), _capabilities(), _disk()) if problem]
+    if problems:
+        raise LabError("this computer cannot run the lab; nothing was changed:\n    " + "\n    ".join(problems))
+
+
+def need_root() -> None:
+    """Raise LabError unless this is root."""
+    if _root():
+        raise LabError(_root())
+
+
+def install_missing() -> None:
+    """Install the Debian packages whose programs are missing, without starting any service of theirs."""
+    missing = missing_packages()
+    if not missing:
+        return
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "--yes", "--no-install-recommends", "install"]
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    with ui.step(f"Debian packages: {' '.join(missing)}"), _no_service_starts():
+        run(["apt-get", "-o", "DPkg::Lock::Timeout=300", "update"], what="reading the package lists")
+        # Debian 12 has the docker client in docker.io, Debian 13 in a package of its own.
+        if "docker-cli" in missing and not _candidate("docker-cli"):
+            missing.remove("docker-cli")
+        run([*apt, *missing], env=environment, what="installing the packages that the lab needs")
+    if "docker.io" in missing and Path("/run/systemd/system").is_dir():
+        # The lab starts a daemon of its own; the distribution's would only stand in the way at the next boot.
+        run(["systemctl", "disable", "docker.service", "docker.socket", "containerd.service"], check=False)
+
+
+def missing_packages() -> list[str]:
+    """Debian packages whose programs are not on this computer."""
+    return [package for program, package in PROGRAMS.items() if not shutil.which(program, path=SEARCH_PATH)]
+
+
+def supported(os_release: str) -> bool:
+    """Whether an /etc/os-release is that of Debian 12 or newer; testing and unstable name no number."""
+    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    version = fields.get("VERSION_ID", "").strip('"')
+    return fields.get("ID") == "debian" and (not version or (version.isdigit() and int(version) >= OLDEST_DEBIAN))
+
+
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "root is needed: run it with sudo"
+
+
+def _system() -> str:
+    file = Path("/etc/os-release")
+    if not file.exists() or not supported(file.read_text()):
+        return f"Debian {OLDEST_DEBIAN} or newer is needed (see /etc/os-release)"
+    return "" if os.uname().machine == "x86_64" else f"an x86_64 machine is needed, this is {os.uname().machine}"
+
+
+def _capabilities() -> str:
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    effective = int(status["CapEff"], 16)
+    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    if not missing or os.geteuid() != 0:
+        return ""
+    return f"the capabilities {', '.join(missing)} are needed; is this a container? The lab needs a machine or a virtual machine"
+
+
+def _disk() -> str:
+    for folder in (STATE, cache()):
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(existing).free / 1e9
+        if free < FREE_GB:
+            return f"{FREE_GB} GB free are needed for {folder}, there are {free:.1f} GB"
+    return ""
+
+
+def _candidate(package: str) -> bool:
+    shown = run(["apt-cache", "policy", package], check=False).stdout
+    return "Candidate:" in shown and "Candidate: (none)" not in shown
+
+
+@contextlib.contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Keep package scripts from starting services (Debian's policy-rc.d); a policy that is there already stays."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\n# The Stoker lab, while it installs packages.\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)

@@ -1,0 +1,13 @@
+"""For commands that need a lab that is up."""
+
+from __future__ import annotations
+
+from lab.machines import daemon, marker, network
+from lab.machines.config import Lab
+from lab.machines.errors import LabError
+
+
+def need_lab(lab: Lab) -> None:
+    """Raise LabError unless this checkout's lab is up."""
+    if not marker.is_up() or not network.exists(lab.network) or not daemon.running():
+        raise LabError("the lab is not up; start it with lab/up")

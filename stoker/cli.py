@@ -1,0 +1,129 @@
+"""The command ``stoker``: one verb for each thing that a person wants done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pyinfra_cli  # noqa: F401  (first of all: it patches the standard library for gevent)
+import typer
+
+from stoker.inventory import GROUP_DATA_VARIABLE, group_data_directories, load_fleet
+from stoker.spec.problems import SpecError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Bare Linux machines with NVIDIA GPUs to a working, verified LLM service, over SSH.",
+    epilog="Exit status: 0 done, 1 failed, 2 changes pending or findings, 3 could not start, 130 interrupted.",
+)
+
+Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The inventory file.")]
+GroupData = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group-data",
+        metavar="DIR",
+        help=f"More group data, overriding group_data/; default: ${GROUP_DATA_VARIABLE}. May be repeated.",
+    ),
+]
+
+
+@app.command(epilog="Example: stoker check-description -i fleets/three-racks/inventory.py")
+def check_description(inventory: Inventory = Path("inventory.py"), group_data: GroupData = None) -> None:
+    """Validate inventory and group data; contacts no host."""
+    try:
+        fleet = load_fleet(inventory, group_data_directories(group_data or ()))
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(3) from None
+    for host in fleet.hosts:
+        names = ", ".join(instance.name for _, instance in host.instances())
+        print(f"{host.name}: {names}")
+
+
+@app.command(
+    epilog="Examples: stoker deploy --check        stoker deploy --yes --limit 192.168.31.10        stoker deploy --only vllm_qwen_gpu2"
+)
+def deploy(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only this host, group or pattern. May be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INSTANCE", help="Touch only this instance's container, and no gateway. May be repeated."),
+    ] = None,
+    skip_unreachable: Annotated[
+        bool, typer.Option("--skip-unreachable", help="Go on without hosts that cannot be reached; exit status 1.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell what would change: exit status 2 if anything, else 0.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Also -vv and -vvv: facts, commands, output.")
+    ] = 0,
+) -> None:
+    """Bring every host to what is described, and wait until every model answers."""
+    from stoker.run.runner import Options
+    from stoker.run.runner import deploy as run
+
+    _leave(
+        run(
+            Options(
+                inventory=inventory,
+                overlays=group_data_directories(group_data or ()),
+                limit=limit or [],
+                only=only or [],
+                skip_unreachable=skip_unreachable,
+                check=check,
+                yes=yes,
+                verbosity=verbose,
+            )
+        )
+    )
+
+
+@app.command(epilog="Examples: stoker smoke        stoker smoke --junit smoke.xml --json smoke.json")
+def smoke(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only what concerns this host. May be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="INSTANCE", help="Only what concerns this instance. May be repeated.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON.")] = None,
+) -> None:
+    """Prove by real requests that everything described works."""
+    from stoker.smoke.command import smoke as run
+
+    _leave(
+        run(
+            inventory,
+            group_data_directories(group_data or ()),
+            hosts=limit or [],
+            instances=only or [],
+            junit=junit,
+            json=json,
+        )
+    )
+
+
+def _leave(status: int) -> None:
+    """End without waiting for what an interrupted connection may still hold."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,1 @@
+"""What is true on a host, found out in one command."""

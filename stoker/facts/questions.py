@@ -1,0 +1,52 @@
+"""What has to be asked of a host: everything that its steps decide by."""
+
+from __future__ import annotations
+
+from stoker.facts.probe import HttpProbe, Questions
+from stoker.facts.state import HostState
+from stoker.render.compose import HOST_LOCKS
+from stoker.spec.fleet import Fleet, Host
+from stoker.steps import docker, gateway, images, layout, models, ollama, packages, sources, stack, toolkit
+from stoker.steps.base import BASE
+from stoker.steps.layout import READY
+
+
+def questions(fleet: Fleet, host: Host) -> Questions:
+    wanted: list[packages.Package] = [*BASE, *toolkit.packages(host)]
+    # Names differ between distributions; asking for all of them costs nothing.
+    for os_id in ("debian", "ubuntu"):
+        wanted += docker.packages(host, HostState(os_id=os_id))
+    names = [instance.name for _, instance in host.instances()]
+    files = [
+        *sources.files(host),
+        *layout.directories(host),
+        *(file.path for file in layout.tools(host)),
+        *ollama.files(host),
+    ]
+    for entry in host.stacks:
+        files += stack.paths(fleet, host, entry)
+    proofs = [images.proof_path(engine, image) for image, engine in images.engine_images(host).items()]
+    contents = [
+        docker.DAEMON_JSON,
+        toolkit.CDI,
+        *sources.contents(),
+        *models.manifests(host),
+        *ollama.contents(host),
+        *proofs,
+    ]
+    contents += [f"{READY}/{name}" for name in names]
+    http = [probe for entry in host.stacks if (probe := gateway.probe(entry))]
+    for _, instance in host.instances():
+        path = "/health" if instance.engine == "vllm" else "/api/ps"
+        http.append(HttpProbe(instance.name, f"http://127.0.0.1:{instance.port}{path}"))
+    return Questions(
+        packages=sorted({package.name for package in wanted}),
+        files=[*dict.fromkeys(files)],
+        file_patterns=[f"{HOST_LOCKS}/*.lock"],
+        contents=contents,
+        units=[docker.UNIT, toolkit.PERSISTENCE],
+        images=host.images(),
+        disks=["/var/lib", *dict.fromkeys(entry.model_directory for entry in host.stacks)],
+        model_directories=list(models.wanted(host)),
+        http=http,
+    )

@@ -1,0 +1,61 @@
+"""Whether a host can open connections to where its downloads come from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from pyinfra.api import FactBase, StringCommand
+
+from stoker.facts.state import HostState
+from stoker.spec.fleet import Host
+from stoker.steps import images, models, ollama, sources
+
+_SECONDS = 5
+
+
+def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
+    """URL -> address and port to try, only for what has to be downloaded. Through a proxy the proxy is what counts."""
+    mirrors, proxy = host.settings.mirrors, host.settings.proxy
+    urls: list[str] = []
+    if sources.actions(host, state):
+        urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
+    if images.actions(host, state):
+        urls += mirrors.registries or ["https://registry-1.docker.io"]
+    if any(not models.is_complete(directory, model, state) for directory, (model, _) in models.wanted(host).items()):
+        urls.append(mirrors.hub)
+    if (
+        any(entry.base_manifest not in state.files for entry in ollama.served(host))
+        and mirrors.ollama is None
+        and not mirrors.registries
+    ):
+        urls.append("https://registry.ollama.ai")
+    found = {}
+    for url in dict.fromkeys(urls):
+        parts = urlsplit((proxy.https if url.startswith("https") else proxy.http) or url)
+        found[url] = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    return found
+
+
+class Reach(FactBase[dict[str, str]]):
+    """URL -> ``ok``, ``name`` (it does not resolve) or ``connection``. All are tried at once."""
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        return {}
+
+    def command(self, addresses: dict[str, tuple[str, int]]) -> StringCommand:
+        lines = []
+        for url, (name, port) in addresses.items():
+            target = shlex.quote(name)
+            # bash opens the connection itself: a bare host has neither curl nor nc.
+            lines.append(
+                f"( if ! getent hosts {target} >/dev/null; then r=name; "
+                f"elif timeout {_SECONDS} bash -c ': </dev/tcp/{name}/{port}' 2>/dev/null; then r=ok; else r=connection; fi; "
+                f"printf '%s\\t%s\\n' {shlex.quote(url)} $r ) &"
+            )
+        return StringCommand("\n".join([*lines, "wait", "exit 0"]))
+
+    def process(self, output: Iterable[str]) -> dict[str, str]:
+        return dict((line.split("\t", 1)[0], line.split("\t", 1)[1]) for line in output if "\t" in line)

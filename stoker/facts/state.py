@@ -1,0 +1,228 @@
+"""The state of a host as data: what the probe found, parsed. Pure."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+SECTION = "@@stoker "
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file or directory on the host. ``digest`` is the SHA-256 of a regular file, else empty."""
+
+    kind: str  #: as ``stat -c %F`` says: regular file, directory, symbolic link ...
+    mode: str  #: octal without leading zero, ``644``
+    owner: str
+    group: str
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card as nvidia-smi reports it. Memory in MiB."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_mib: int
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, running or not. ``configuration`` is the hash that Stoker labels it with."""
+
+    name: str
+    id: str
+    image_id: str
+    status: str
+    started_at: str
+    restarts: int
+    configuration: str
+    project: str
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening TCP port and who holds it."""
+
+    port: int
+    process: str
+
+
+@dataclass(frozen=True)
+class HostState:
+    """Everything that the steps decide by. Absent things are empty or None, never an error."""
+
+    os_id: str = ""
+    os_codename: str = ""
+    os_name: str = ""
+    architecture: str = ""
+    uid: int = -1
+    user: str = ""
+    time: int = 0  #: seconds since the epoch on the host's clock
+    packages: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileState] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)  #: unit -> ``active enabled``
+    driver: str = ""
+    gpu_error: str = ""
+    gpus: Sequence[Gpu] = ()
+    docker_version: str = ""
+    docker_error: str = ""
+    docker_from_snap: bool = False
+    containers: Mapping[str, Container] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)  #: reference -> image id
+    listeners: Sequence[Listener] = ()
+    free_bytes: Mapping[str, int] = field(default_factory=dict)
+    model_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: directory -> path -> bytes
+    answers: Mapping[str, str] = field(default_factory=dict)  #: name of an HTTP probe -> what came back
+    reachable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def docker_running(self) -> bool:
+        return bool(self.docker_version)
+
+
+def parse(lines: Iterable[str]) -> HostState:
+    """The probe's output as a HostState. Unknown lines are skipped: a shell may print a banner first."""
+    sections: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in lines:
+        if line.startswith(SECTION):
+            current = sections.setdefault(line[len(SECTION) :].strip(), [])
+        elif current is not None:
+            current.append(line)
+
+    def of(name: str) -> list[str]:
+        return sections.get(name, [])
+
+    def first(name: str) -> str:
+        return next((line.strip() for line in of(name) if line.strip()), "")
+
+    release = _pairs(of("os"), "=")
+    identity = first("identity").split()
+    gpus, driver, gpu_error = _gpus(of("gpus"))
+    docker = first("docker")
+    return HostState(
+        os_id=release.get("ID", "").strip('"'),
+        os_codename=release.get("VERSION_CODENAME", "").strip('"'),
+        os_name=release.get("PRETTY_NAME", "").strip('"'),
+        architecture=identity[0] if identity else "",
+        uid=int(identity[1]) if len(identity) > 1 else -1,
+        user=identity[2] if len(identity) > 2 else "",
+        time=int(identity[3]) if len(identity) > 3 else 0,
+        packages=_packages(of("packages")),
+        files=_files(of("files"), of("digests")),
+        contents={
+            name[len("content ") :]: "\n".join(body) for name, body in sections.items() if name.startswith("content ")
+        },
+        units=_pairs(of("units"), "\t"),
+        driver=driver,
+        gpu_error=gpu_error,
+        gpus=gpus,
+        docker_version="" if docker.startswith("error") else docker,
+        docker_error=" ".join(of("docker"))[len("error") :].strip() if docker.startswith("error") else "",
+        docker_from_snap=first("docker-path").startswith("/snap"),
+        containers=_containers(of("containers")),
+        images=_pairs(of("images"), "\t"),
+        listeners=_listeners(of("listeners")),
+        free_bytes={path: int(size) for path, size in _pairs(of("disk"), "\t").items() if size.isdigit()},
+        model_files=_model_files(of("models")),
+        answers=_pairs(of("answers"), "\t"),
+        reachable=_pairs(of("reachable"), "\t"),
+    )
+
+
+def _pairs(lines: Iterable[str], separator: str) -> dict[str, str]:
+    return dict((line.partition(separator)[0], line.partition(separator)[2]) for line in lines if separator in line)
+
+
+def _packages(lines: Iterable[str]) -> dict[str, str]:
+    """``name<TAB>version<TAB>status``; only what is installed (``ii``, or held ``hi``)."""
+    rows = (line.split("\t") for line in lines)
+    return {row[0]: row[1] for row in rows if len(row) == 3 and row[2].strip() in ("ii", "hi")}
+
+
+def _files(stats: Iterable[str], digests: Iterable[str]) -> dict[str, FileState]:
+    by_path = {line[66:]: line[:64] for line in digests if len(line) > 66}
+    files = {}
+    for line in stats:
+        parts = line.split("\t", 4)
+        if len(parts) == 5:
+            kind, mode, owner, group, path = parts
+            kind = "regular file" if kind.startswith("regular") else kind
+            files[path] = FileState(kind, mode, owner, group, by_path.get(path, ""))
+    return files
+
+
+def _gpus(lines: Sequence[str]) -> tuple[list[Gpu], str, str]:
+    """Cards, driver version, and nvidia-smi's own words when it failed. The last line is ``rc=N``."""
+    if not lines or lines[-1] != "rc=0":
+        text = " ".join(line.strip() for line in lines[:-1] if line.strip())
+        return [], "", text or "nvidia-smi is not installed"
+    gpus, driver = [], ""
+    for row in csv.reader(lines[:-1], skipinitialspace=True):
+        if len(row) != 6:
+            return [], "", f"nvidia-smi printed an unexpected row: {','.join(row)}"
+        index, uuid, name, memory, capability, driver = (cell.strip() for cell in row)
+        try:
+            gpus.append(Gpu(int(index), uuid, name, int(float(memory)), capability))
+        except ValueError:
+            return [], "", f"nvidia-smi printed an unexpected row: {','.join(row)}"
+    return gpus, driver, ""
+
+
+def _containers(lines: Iterable[str]) -> dict[str, Container]:
+    containers = {}
+    for line in lines:
+        try:
+            raw = json.loads(line)
+        except ValueError:
+            continue
+        labels = raw.get("labels") or {}
+        name = raw["name"].lstrip("/")
+        containers[name] = Container(
+            name=name,
+            id=raw["id"],
+            image_id=raw["image"],
+            status=raw["status"],
+            started_at=raw["started"],
+            restarts=raw["restarts"],
+            configuration=labels.get("stoker.configuration", ""),
+            project=labels.get("com.docker.compose.project", ""),
+        )
+    return containers
+
+
+def _listeners(lines: Iterable[str]) -> list[Listener]:
+    """Rows of ``ss -Hltnp``: state, queues, local address, peer, ``users:(("nginx",pid=1,fd=3))``."""
+    listeners = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 4 and fields[3].rpartition(":")[2].isdigit():
+            users = fields[5] if len(fields) > 5 else ""
+            process = users.split('"')[1] if users.count('"') >= 2 else ""
+            pid = users.partition("pid=")[2].partition(",")[0]
+            listeners.append(
+                Listener(int(fields[3].rpartition(":")[2]), f"{process} (process {pid})" if pid else process)
+            )
+    return listeners
+
+
+def _model_files(lines: Iterable[str]) -> dict[str, dict[str, int]]:
+    """``directory<TAB>path<TAB>bytes``."""
+    found: dict[str, dict[str, int]] = {}
+    for line in lines:
+        parts = line.split("\t")
+        if len(parts) == 3 and parts[2].isdigit():
+            found.setdefault(parts[0], {})[parts[1]] = int(parts[2])
+    return found

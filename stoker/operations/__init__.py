@@ -1,0 +1,1 @@
+"""Stoker's pyinfra operations: thin, because the decisions are made in :mod:`stoker.steps`."""

@@ -1,0 +1,67 @@
+"""The barrier at the begin of every run: all verdicts are in before anything is written on any host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from pyinfra import host, logger, state
+from pyinfra.api import FunctionCommand, operation
+
+from stoker.facts.host_state import current
+from stoker.facts.reach import Reach, addresses
+from stoker.plan.preflight import Refusal, refusals, unreachable_sources
+from stoker.run.session import Session
+
+
+def barrier(name: str, run: Session, host_name: str) -> None:
+    """Note this host's verdict now, while the run is prepared, and end the run in the first operation if any is a refusal.
+
+    Preparing happens for all hosts before anything is executed, also with ``pyinfra -y``.
+    """
+    run.refusals[host_name] = verdict(run, host_name)
+    _barrier(name=name, run=run)
+
+
+def verdict(run: Session, host_name: str) -> list[Refusal]:
+    described = run.fleet.host(host_name)
+    found = current(host, run.fleet)
+    against = refusals(described, found, int(time.time()))
+    wanted = addresses(described, found)
+    if wanted and not against:
+        # Mirrors matter only when something has to be downloaded.
+        against = unreachable_sources(described, host.get_fact(Reach, addresses=wanted))
+    return against
+
+
+@operation()
+def _barrier(run: Session) -> Generator[Any, None, None]:
+    unreachable = unreachable_hosts(state)
+    against = [refusal for found in run.refusals.values() for refusal in found]
+    if not against and (not unreachable or run.skip_unreachable):
+        host.noop("nothing speaks against it")
+        return
+    yield FunctionCommand(_refuse, (run, unreachable), {})
+
+
+def unreachable_hosts(pyinfra_state: Any) -> list[str]:
+    """Hosts that this run should work on and that could not be connected to."""
+    return [
+        entry.name
+        for entry in pyinfra_state.inventory
+        if pyinfra_state.is_host_in_limit(entry) and entry not in pyinfra_state.activated_hosts
+    ]
+
+
+def _refuse(pyinfra_state: Any, pyinfra_host: Any, run: Session, unreachable: list[str]) -> bool:
+    mine = run.refusals.get(pyinfra_host.name, [])
+    others = [name for name, found in run.refusals.items() if found and name != pyinfra_host.name] + unreachable
+    for refusal in mine:
+        pyinfra_host.log_styled(f"refused: {refusal.reason}", fg="red", log_func=logger.error)
+        pyinfra_host.log(f"  remedy: {refusal.remedy}", log_func=logger.error)
+    if not mine:
+        pyinfra_host.log_styled(
+            f"nothing was changed here, because of {', '.join(others)}", fg="yellow", log_func=logger.error
+        )
+    return False

@@ -1,0 +1,43 @@
+"""A host's shell for code that runs while an operation is executed."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api import StringCommand
+
+from stoker.steps.action import Say, Shell
+
+#: pyinfra's own global arguments that decide who runs a command.
+_PRIVILEGES = (
+    "_sudo",
+    "_sudo_user",
+    "_use_sudo_login",
+    "_sudo_password",
+    "_preserve_sudo_env",
+    "_su_user",
+    "_use_su_login",
+    "_doas",
+    "_doas_user",
+)
+
+
+def shell_on(host: Any) -> Shell:
+    """Run scripts on the host with the privileges of the operation that is being executed."""
+    given = host.current_op_global_arguments or {}
+    privileges = {name: given[name] for name in _PRIVILEGES if given.get(name)}
+
+    def shell(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
+        ok, output = host.run_shell_command(StringCommand("sh -c", shlex.quote(script)), _stdin=stdin, **privileges)
+        return ok, list(output.output_lines)
+
+    return shell
+
+
+def say_on(host: Any) -> Say:
+    def say(text: str) -> None:
+        host.log(text, log_func=logger.info)
+
+    return say

@@ -1,0 +1,28 @@
+"""The log parsers by engine."""
+
+from __future__ import annotations
+
+from stoker.ready.diagnosis import Diagnosis, diagnose_text
+from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
+from stoker.ready.phase import Progress
+from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
+
+
+def engine_progress(engine: str, log: str) -> Progress | None:
+    """The phase that a log names, None when it names none (or the engine's log is not known)."""
+    match engine:
+        case "vllm":
+            return vllm_progress(log)
+        case "ollama":
+            return ollama_progress(log)
+    return None
+
+
+def engine_diagnosis(engine: str, log: str) -> Diagnosis | None:
+    """The first root cause in a log, None when there is no error in it."""
+    match engine:
+        case "vllm":
+            return vllm_diagnosis(log)
+        case "ollama":
+            return ollama_diagnosis(log)
+    return diagnose_text(engine, log)

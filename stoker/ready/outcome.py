@@ -1,0 +1,62 @@
+"""What the wait found out about one instance."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from stoker.ready.diagnosis import Diagnosis
+from stoker.ready.phase import Progress
+from stoker.ready.target import Target
+
+
+class Verdict(enum.Enum):
+    READY = "ready"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    BLOCKED = "blocked"  # its turn on the GPU never came, because a neighbour failed
+    UNREACHABLE = "host out of reach"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`seconds` from the begin of the wait to the verdict; `progress` is where it stood then.
+
+    `first_answer_seconds` is the time of the real request; `lines` are the last of the container's log.
+    """
+
+    target: Target
+    verdict: Verdict
+    seconds: float
+    progress: Progress
+    diagnosis: Diagnosis | None = None
+    lines: tuple[str, ...] = ()
+    note: str = ""
+    first_answer_seconds: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict is Verdict.READY
+
+    def report(self) -> str:
+        """For a person: one line when it is ready, else cause, evidence, remedy, last log lines, where to read on."""
+        target = self.target
+        head = f"{target.host}: {target.name} {self.verdict.value} after {self.seconds:.1f} s"
+        if self.ok:
+            return f"{head} ({self.note})" if self.note else head
+        rows = [f"{head}, while {self.progress.text}"]
+        found = self.diagnosis
+        if found:
+            rows.append(f"  cause    {found.cause}")
+            if found.evidence:
+                rows.append(f"  printed  {found.evidence}")
+            rows += [f"  remedy   {found.remedy}", f"  more     {found.anchor}"]
+        if self.note:
+            rows.append(f"  note     {self.note}")
+        if self.lines:
+            rows.append(f"  last lines of {target.container}:")
+            rows += [f"    {line}" for line in self.lines]
+        if self.verdict is not Verdict.INTERRUPTED:
+            rows.append(f"  the whole log, on {target.host}: docker logs --tail 500 {target.container}")
+        return "\n".join(rows)

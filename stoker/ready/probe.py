@@ -1,0 +1,311 @@
+"""One look at a host: the POSIX sh script that sees all instances of the host at once, and what its output means.
+
+One SSH command a look, however many instances. Docker is asked through its socket with curl, because the docker
+command costs several times as much processor time. A real request may take minutes (Ollama loads the model for it),
+so it runs beside the looks and its answer is collected by a later one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from stoker.ready.question import Answer, Question
+from stoker.ready.stamp import STAMP_DIRECTORY, write_stamps_fragment
+from stoker.ready.target import Target
+
+DOCKER_SOCKET = "/var/run/docker.sock"
+WORK_DIRECTORY = "/run/stoker-ready"  # answers on their way, private to root
+
+DOCKER_SECONDS = 5  # curl --max-time for one question to Docker
+HEALTH_SECONDS = 2
+ANSWER_SECONDS = 330  # a first request: Ollama's own load timeout is 300 s
+
+_CURL = "curl -q -s --noproxy '*'"
+_FIRST_FRAME = re.compile(rb"[\x01\x02]\x00\x00\x00")
+
+
+@dataclass(frozen=True, slots=True)
+class LogWish:
+    """Which part of a container's log to fetch: between two of Docker's times, at most so many lines and bytes."""
+
+    since: str
+    until: str = ""
+    lines: int = 200
+    size: int = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What to find out about one instance: always its state; its health, its log and an answer where wanted.
+
+    `start` names the start that is asked for a real answer ("" for none): an answer belongs to one start.
+    """
+
+    target: Target
+    health: bool = True
+    log: LogWish | None = None
+    start: str = ""
+    question: Question | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The part of docker inspect that matters here."""
+
+    id: str
+    status: str
+    exit_code: int
+    restarts: int
+    started_at: str
+    out_of_memory: bool
+    error: str
+    restart_policy: str
+    health: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look found of one instance. `container` is None when there is none; `code` is 0 without an answer."""
+
+    container: Container | None
+    code: int = 0
+    log: str | None = None
+    answer: Answer | None = None
+    answer_start: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSeen:
+    """What one look found: per instance (in the order of the looks), or why nothing was found."""
+
+    instances: tuple[Seen, ...] = ()
+    trouble: str = ""
+    docker_down: bool = False
+
+
+def start_key(container_id: str, started_at: str) -> str:
+    """A short name of one start of one container, fit for a file name."""
+    return hashlib.sha256(f"{container_id} {started_at}".encode()).hexdigest()[:16]
+
+
+def unix_time(docker_time: str, shift: float = 0.0) -> str:
+    """Docker's RFC 3339 time as the seconds that its log API takes, to the microsecond, moved by `shift` seconds."""
+    whole, _, rest = docker_time.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
+    return f"{moment + float('0.' + (rest[:6] or '0')) + shift:.6f}"
+
+
+# Asks one question beside the looks; $1 file stem, $2 url, $3 body, $4 url to GET afterwards or "".
+_ASK_JOB = f"""
+echo $$ >"$1.busy"
+rm -f "$1.body" "$1.then"
+{_CURL} --max-time {ANSWER_SECONDS} -H 'Content-Type: application/json' --data-binary "$3" -o "$1.body" \
+ -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$2" >"$1.code" 2>/dev/null
+[ -z "$4" ] || {_CURL} --max-time 10 -o "$1.then" "$4" 2>/dev/null
+mv "$1.code" "$1.done"
+rm -f "$1.busy"
+""".strip()
+
+# setsid: sudo gives the script a terminal of its own on newer systems, and its end would end the job.
+_FUNCTIONS = f"""
+ask() {{
+  f=$D/$1
+  [ -e "$f.done" ] && return
+  [ -e "$f.busy" ] && kill -0 "$(cat "$f.busy")" 2>/dev/null && return
+  mkdir -p "$D"
+  rm -f "$D/${{1%.*}}".*
+  setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" </dev/null >/dev/null 2>&1 &
+  new="$new $f.done"
+}}
+tell() {{
+  f=$D/$2
+  [ -e "$f.done" ] || return
+  cat "$f.body" 2>/dev/null
+  printf '\\n%s body %s\\n' "$B" "$1"
+  cat "$f.then" 2>/dev/null
+  printf '\\n%s then %s\\n' "$B" "$1"
+  cat "$f.done"
+  printf '\\n%s answer %s\\n' "$B" "$1"
+  rm -f "$f.body" "$f.then" "$f.done"
+}}
+""".strip()
+
+
+def build_script(
+    looks: Sequence[Look],
+    boundary: str,
+    *,
+    stamps: Mapping[str, str] | None = None,
+    docker_socket: str = DOCKER_SOCKET,
+    work_directory: str = WORK_DIRECTORY,
+    stamp_directory: str = STAMP_DIRECTORY,
+) -> str:
+    """The script for one look, to be run by root on the host.
+
+    `boundary` marks the lines that are the script's own in its output and must not be guessable. `stamps` (text by
+    container) are written first.
+    """
+    parts = [
+        f"B={boundary} D={shlex.quote(work_directory)} new=",
+        "umask 077",
+        write_stamps_fragment(stamps or {}, stamp_directory),
+        f"command -v curl >/dev/null || {{ printf '%s nocurl\\n' \"$B\"; exit 0; }}",
+        _FUNCTIONS if any(look.question for look in looks) else "",
+        f"seen=$({_state_command(looks, boundary, docker_socket)})",
+        "printf '%s\\n' \"$seen\"",
+        *(_ask_line(at, look) for at, look in enumerate(looks) if look.question),
+        *(_log_line(at, look, docker_socket) for at, look in enumerate(looks) if look.log),
+        # An engine that is up answers at once: give it a moment, so that this look already brings the answer.
+        'for i in 1 2 3; do w=; for f in $new; do [ -e "$f" ] || w=1; done; [ -z "$w" ] && break; sleep 0.1; done',
+        *(f"tell {at} {_stem(look)}" for at, look in enumerate(looks) if look.question),
+        "printf '%s end\\n' \"$B\"",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _stem(look: Look) -> str:
+    return shlex.quote(f"{look.target.container}.{look.start}")
+
+
+def _state_command(looks: Sequence[Look], boundary: str, docker_socket: str) -> str:
+    """One curl for all states and healths; the line that -w prints after each transfer says whose it was."""
+    transfers = []
+    for at, look in enumerate(looks):
+        transfers.append(
+            f"--max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)} "
+            f"-w '\\n{boundary} state {at} %{{http_code}}\\n' http://docker/containers/{look.target.container}/json"
+        )
+        if look.health:
+            transfers.append(
+                f"--noproxy '*' --max-time {HEALTH_SECONDS} -o /dev/null "
+                f"-w '{boundary} health {at} %{{http_code}}\\n' {shlex.quote(look.target.health_url)}"
+            )
+    return f"curl -q -s {' --next -s '.join(transfers)} 2>/dev/null"
+
+
+def _ask_line(at: int, look: Look) -> str:
+    assert look.question is not None
+    arguments = " ".join(shlex.quote(one) for one in (look.question.url, look.question.body, look.question.then_url))
+    return f'case $seen in *"$B health {at} 200"*) ask {_stem(look)} {arguments} ;; esac'
+
+
+def _log_line(at: int, look: Look, docker_socket: str) -> str:
+    assert look.log is not None
+    # A container's first lines may be a little older than its StartedAt.
+    query = f"stdout=1&stderr=1&tail={look.log.lines}&since={unix_time(look.log.since, -0.2)}"
+    if look.log.until:
+        query += f"&until={unix_time(look.log.until)}"
+    url = shlex.quote(f"http://docker/containers/{look.target.container}/logs?{query}")
+    return (
+        f"curl -q -s --max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)} {url} 2>/dev/null | "
+        f"tail -c {look.log.size} | base64; printf '%s log {at}\\n' \"$B\""
+    )
+
+
+# --- reading the output -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The output's sections of one instance, as they come."""
+
+    sections: dict[str, str] = field(default_factory=dict)
+    status: dict[str, int] = field(default_factory=dict)
+
+
+def parse_output(output: str, looks: Sequence[Look], boundary: str) -> HostSeen:
+    """What the script's output says. Never raises: an output that is not the script's own gives `trouble`."""
+    parts = [_Parts() for _ in looks]
+    body: list[str] = []
+    ended = False
+    for line in output.split("\n"):
+        if not line.startswith(boundary + " "):
+            body.append(line)
+            continue
+        match line.split()[1:]:
+            case ["nocurl"]:
+                return HostSeen(trouble="there is no curl on the host (the deploy's base packages include it)")
+            case ["end"]:
+                ended = True
+            case [kind, at, *rest] if at.isdigit() and int(at) < len(parts):
+                parts[int(at)].sections[kind] = "\n".join(body).strip("\n")
+                parts[int(at)].status[kind] = int(rest[0]) if rest and rest[0].isdigit() else 0
+        body = []
+    if not ended:
+        return HostSeen(trouble="the look at the host was cut short")
+    if looks and all(part.status.get("state") == 0 for part in parts):
+        return HostSeen(trouble="Docker does not answer on the host", docker_down=True)
+    return HostSeen(tuple(_seen(part, look) for part, look in zip(parts, looks, strict=True)))
+
+
+def _seen(part: _Parts, look: Look) -> Seen:
+    answer = _answer(part) if "answer" in part.sections else None
+    return Seen(
+        container=_container(part) if part.status.get("state") == 200 else None,
+        code=part.status.get("health", 0),
+        log=_log_text(part.sections["log"]) if "log" in part.sections else None,
+        answer=answer,
+        answer_start=look.start if answer else "",
+    )
+
+
+def _container(part: _Parts) -> Container | None:
+    try:
+        raw: dict[str, Any] = json.loads(part.sections["state"])
+        state: dict[str, Any] = raw["State"]
+        return Container(
+            id=str(raw["Id"]),
+            status=str(state["Status"]),
+            exit_code=int(state.get("ExitCode") or 0),
+            restarts=int(raw.get("RestartCount") or 0),
+            started_at=str(state["StartedAt"]),
+            out_of_memory=bool(state.get("OOMKilled")),
+            error=str(state.get("Error") or ""),
+            restart_policy=str(((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"),
+            health=str((state.get("Health") or {}).get("Status") or ""),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _answer(part: _Parts) -> Answer:
+    code, seconds, error = (part.sections["answer"].split(" ", 2) + ["", ""])[:3]
+    return Answer(
+        code=int(code) if code.isdigit() else 0,
+        seconds=float(seconds) if re.fullmatch(r"[\d.]+", seconds) else 0.0,
+        error=error.strip(),
+        body=part.sections.get("body", ""),
+        then_body=part.sections.get("then", ""),
+    )
+
+
+def _log_text(encoded: str) -> str:
+    try:
+        return without_frames(base64.b64decode(encoded)).decode("utf-8", "replace")
+    except binascii.Error:
+        return ""
+
+
+def without_frames(raw: bytes) -> bytes:
+    """Docker's log stream without the 8-byte head of each frame (stream, 0, 0, 0, length).
+
+    The stream may begin inside a frame (it was cut to its last bytes); a container with a terminal has no frames.
+    """
+    first = _FIRST_FRAME.search(raw)
+    if not first:
+        return raw
+    at, texts = first.start(), []
+    while at + 8 <= len(raw) and raw[at] in (0, 1, 2) and raw[at + 1 : at + 4] == b"\x00\x00\x00":
+        length = int.from_bytes(raw[at + 4 : at + 8], "big")
+        texts.append(raw[at + 8 : at + 8 + length])
+        at += 8 + length
+    return b"".join(texts)

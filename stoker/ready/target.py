@@ -1,0 +1,36 @@
+"""What is waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One instance on one host.
+
+    `model` is the name in requests. `port` is the published port at `address`, as seen from the host itself.
+    `expect_dimensions` makes an instance an embedding one (Ollama always is); its answers must have that length.
+    `gpu_required` applies to Ollama, which serves from the CPU without an error when it has no GPU.
+    `gpus` names the cards (any names, the same for neighbours on one card), for the view and for start order.
+    """
+
+    host: str
+    name: str
+    engine: str
+    container: str
+    port: int
+    model: str
+    expect_dimensions: int | None = None
+    gpu_required: bool = True
+    gpus: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
+
+    @property
+    def embeds(self) -> bool:
+        return self.engine == "ollama" or self.expect_dimensions is not None
+
+    @property
+    def health_url(self) -> str:
+        """vLLM's /health is 200 once the engine lives; Ollama's / is 200 once the server listens (no model yet)."""
+        return f"http://{self.address}:{self.port}" + ("/" if self.engine == "ollama" else "/health")

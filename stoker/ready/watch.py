@@ -1,0 +1,281 @@
+"""One instance under watch: takes what each look found and comes to a verdict. No contact with any host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stoker.ready.diagnosis import UNKNOWN, Diagnosis
+from stoker.ready.death import death_diagnosis
+from stoker.ready.engines import engine_diagnosis, engine_progress
+from stoker.ready.logtext import last_lines
+from stoker.ready.outcome import Outcome, Verdict
+from stoker.ready.phase import Phase, Progress
+from stoker.ready.probe import Container, Look, LogWish, Seen, start_key
+from stoker.ready.question import judge, question
+from stoker.ready.stamp import stamp_text
+from stoker.ready.target import Target
+
+LOG_SECONDS = 1.5  # between two fetches of a loading instance's log
+ABSENT_SECONDS = 10.0  # a container that is being recreated is away for a moment
+TRIES = 3  # wrong answers that asking again might change
+RESTARTS = 2  # restarts after which an instance counts as failed whatever the reason
+
+# Failed requests whose reason is in the log, not in the answer.
+_LOG_KNOWS_BETTER = frozenset(
+    {"ollama-on-cpu", "ollama-runner-died", "ollama-not-resident", "no-answer", "request-refused", "time-limit"}
+)
+
+
+def _whole(since: str, until: str = "") -> LogWish:
+    """A verdict wants the whole story: the root cause of a vLLM failure stands two tracebacks above the end."""
+    return LogWish(since, until, lines=1500, size=128 * 1024)
+
+
+class Watch:
+    """The state of one instance between looks. Times are seconds of one monotonic clock."""
+
+    def __init__(self, target: Target, begun: float, timeout_seconds: float, chain: int = 1) -> None:
+        self.target = target
+        self.begun = begun
+        self.progress = Progress(Phase.NO_CONTAINER)
+        self.verdict: Verdict | None = None
+        self.ended = begun
+        self.diagnosis: Diagnosis | None = None
+        self.stamp = ""  # to be written on the host, once
+        self._timeout = timeout_seconds
+        self._ceiling = timeout_seconds * max(1, chain)
+        self._load_begun = begun
+        self._container: Container | None = None
+        self._baseline = 0  # restarts before this wait
+        self._judged = 0  # restarts whose reason has been looked at
+        self._wish: LogWish | None = None  # the log that the next verdict needs
+        self._failure: Diagnosis | None = None  # a failure that is not a death, waiting for that log
+        self._failure_verdict = Verdict.FAILED
+        self._exit_code: int | None = None
+        self._log_due = begun
+        self._absent_since: float | None = None
+        self._wrong_answers = 0
+        self._lines: tuple[str, ...] = ()
+        self._note = ""
+        self._answer_seconds: float | None = None
+
+    # --- what to look at --------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        return self.verdict is not None
+
+    @property
+    def hurry(self) -> bool:
+        """Something was found whose reason the next look tells: do not pause before it."""
+        return self._wish is not None and not self.done
+
+    def look(self, now: float) -> Look:
+        """What the next look should find out."""
+        container = self._container
+        if self.done:
+            return Look(self.target, health=False)
+        if self._wish:
+            return Look(self.target, health=False, log=self._wish)
+        if container is None or container.status != "running":
+            return Look(self.target)
+        log = LogWish(container.started_at) if now >= self._log_due else None
+        if log:
+            self._log_due = now + LOG_SECONDS
+        return Look(
+            self.target,
+            log=log,
+            start=start_key(container.id, container.started_at),
+            question=question(self.target),
+        )
+
+    # --- what was seen ----------------------------------------------------------------------------------------
+
+    def observe(self, seen: Seen, now: float) -> None:
+        """Take in one look. A verdict other than ready is final; a ready instance may still be seen to die."""
+        if self.verdict not in (None, Verdict.READY):
+            return
+        if self._wish and seen.log is not None:
+            self._explained(seen.log, now)
+            return
+        if seen.container is None:
+            self._absent(now)
+            return
+        self._absent_since = None
+        died = self._died(seen.container)
+        before, self._container = self._container, seen.container
+        if died:
+            self._fallen(died)
+            return
+        if before and before.started_at != seen.container.started_at:
+            self._started_anew()
+        if self.verdict is None:
+            self._advance(seen.container, seen, now)
+
+    def _absent(self, now: float) -> None:
+        if self._absent_since is None:
+            self._absent_since = now
+        elif now - self._absent_since >= ABSENT_SECONDS:
+            self.verdict = None
+            self._end(
+                Verdict.FAILED,
+                now,
+                Diagnosis(
+                    "no-container",
+                    f"there is no container named {self.target.container} on the host",
+                    "deploy again; if somebody removes it, docker events on the host shows who",
+                ),
+            )
+
+    def _died(self, container: Container) -> LogWish | None:
+        """The part of the log that tells of a death not looked at yet."""
+        before = self._container
+        if before is None or before.id != container.id or container.restarts < before.restarts:
+            # New to this watch, or started anew by somebody. One that is found between two tries has died at least
+            # once, and that death is still to be judged.
+            self._baseline = container.restarts - (1 if container.status == "restarting" else 0)
+            self._judged = self._baseline
+            before = None
+        if container.status in ("restarting", "exited", "dead"):
+            self._exit_code = container.exit_code
+        if container.status in ("exited", "dead") or (container.status == "created" and container.error):
+            return _whole(container.started_at)
+        if container.restarts <= self._judged:
+            return None
+        if container.status == "restarting" or before is None:
+            return _whole(container.started_at)
+        return _whole(before.started_at, container.started_at)
+
+    def _fallen(self, wish: LogWish) -> None:
+        if self.verdict is Verdict.READY:
+            self.verdict = None
+            self._note = "it had answered, and died after that"
+        self._wish = wish
+
+    def _started_anew(self) -> None:
+        self.verdict = None  # what answered before was another start
+        self._wrong_answers = 0
+        self.progress = Progress(Phase.STARTING)
+
+    def _advance(self, container: Container, seen: Seen, now: float) -> None:
+        if container.status != "running":
+            waiting = {"created": "created, not started", "paused": "paused (docker unpause)"}
+            self.progress = Progress(Phase.NO_CONTAINER, waiting.get(container.status, container.status))
+        elif seen.answer and seen.answer_start == start_key(container.id, container.started_at):
+            self._answered(container, seen, now)
+        else:
+            self._read(seen)
+        self._check_time(now)
+
+    def _read(self, seen: Seen) -> None:
+        named = engine_progress(self.target.engine, seen.log) if seen.log else None
+        if named:
+            self.progress = named
+        if seen.code == 200 and self.progress.phase is not Phase.LOADING:
+            self.progress = Progress(Phase.ASKED, self.progress.detail if self.progress.phase is Phase.ASKED else "")
+        elif seen.code == 503 and self.target.engine == "vllm":
+            self.progress = Progress(Phase.SERVING, "its engine process is dead (HTTP 503)")
+        elif self.progress.phase in (Phase.NO_CONTAINER, Phase.ASKED):
+            self.progress = Progress(Phase.STARTING)
+
+    def _answered(self, container: Container, seen: Seen, now: float) -> None:
+        assert seen.answer is not None
+        judgement = judge(self.target, seen.answer)
+        if judgement.wrong is None:
+            self._note = judgement.note
+            self._answer_seconds = seen.answer.seconds
+            self.stamp = stamp_text(container.id, container.started_at)
+            self.progress = Progress(Phase.READY)
+            self.verdict, self.ended = Verdict.READY, now
+            return
+        self._wrong_answers += 1
+        if judgement.final or self._wrong_answers >= TRIES:
+            self._failure = judgement.wrong
+            self._wish = _whole(container.started_at)
+        else:
+            self.progress = Progress(Phase.ASKED, f"{judgement.wrong.cause}; asking again")
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def _check_time(self, now: float) -> None:
+        if self.done or self._wish:
+            return
+        if self.progress.phase in (Phase.WAITING_FOR_GPU, Phase.NO_CONTAINER):
+            self._load_begun = now
+        if now - self._load_begun < self._timeout and now - self.begun < self._ceiling:
+            return
+        self._failure = self.time_limit()
+        self._failure_verdict = Verdict.TIMED_OUT
+        if self._container is None:
+            self._end(Verdict.TIMED_OUT, now, self._failure)
+        else:
+            self._wish = _whole(self._container.started_at)
+
+    def time_limit(self) -> Diagnosis:
+        return Diagnosis(
+            "time-limit",
+            f"no answer within {self._timeout:.0f} s of its start",
+            "see in the log below whether it still gets on; if so, raise the readiness time limit and deploy again",
+        )
+
+    def out_of_time(self, now: float) -> bool:
+        """Has the whole chain's time passed? For when the host cannot be looked at."""
+        return now - self.begun >= self._ceiling
+
+    # --- verdicts ---------------------------------------------------------------------------------------------
+
+    def _explained(self, log: str, now: float) -> None:
+        """The log that a verdict was waiting for has come."""
+        self._wish = None
+        self._lines = last_lines(log)
+        if self._failure:
+            known = engine_diagnosis(self.target.engine, log)
+            better = known and known.id != UNKNOWN and self._failure.id in _LOG_KNOWS_BETTER
+            self._end(self._failure_verdict, now, known if better else self._failure)
+            return
+        container = self._container
+        assert container is not None
+        died_in = engine_progress(self.target.engine, log) or self.progress
+        found = death_diagnosis(self.target.engine, container, self._exit_code, log)
+        grown = container.restarts - self._baseline
+        if container.status in ("exited", "dead", "created") or grown >= RESTARTS or not found.heals:
+            self.progress = died_in
+            self._end(Verdict.FAILED, now, found)
+            return
+        self._judged = container.restarts
+        self._exit_code = None
+        self._lines = ()
+        self.diagnosis = found
+        self.progress = Progress(Phase.STARTING, f"again, after it died: {found.cause}")
+
+    def _end(self, verdict: Verdict, now: float, diagnosis: Diagnosis | None) -> None:
+        self.verdict, self.ended, self.diagnosis = verdict, now, diagnosis
+        self._wish = None
+
+    def stop(self, verdict: Verdict, now: float, diagnosis: Diagnosis | None = None) -> None:
+        """End the watch from outside: interrupted, out of reach, blocked by a neighbour."""
+        if not self.done:
+            self._end(verdict, now, diagnosis or self.diagnosis)
+
+    def told_to_wait_for(self, neighbour: str) -> None:
+        """Name the neighbour for which this instance waits."""
+        if self.progress.phase is Phase.WAITING_FOR_GPU:
+            self.progress = replace(self.progress, detail=neighbour)
+
+    def holds_gpu_in_vain(self) -> bool:
+        """It has the GPU's turn, will not become ready, and still runs."""
+        running = self._container is not None and self._container.status == "running"
+        return self.verdict is Verdict.TIMED_OUT and running and self.progress.phase is not Phase.WAITING_FOR_GPU
+
+    def outcome(self) -> Outcome:
+        assert self.verdict is not None
+        return Outcome(
+            self.target,
+            self.verdict,
+            self.ended - self.begun,
+            self.progress,
+            None if self.verdict is Verdict.READY else self.diagnosis,
+            self._lines,
+            self._note,
+            self._answer_seconds,
+        )

@@ -1,0 +1,148 @@
+"""A gateway's files: the nginx configuration and the njs router, as text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stoker.render.environment import render
+from stoker.render.gateway_routes import Backend, Engine, Route, model_names, routes_of
+from stoker.spec.gateway import Gateway
+
+__all__ = ["CONFIG_DIRECTORY", "CONFIG_HEADER", "Backend", "Engine", "config_identity", "render_gateway"]
+
+#: Where the container sees the gateway's files.
+CONFIG_DIRECTORY = "/etc/nginx/stoker"
+#: /health answers with this header: the identity of the configuration that the running nginx has loaded.
+CONFIG_HEADER = "X-Stoker-Config"
+
+#: Seconds after which a client is told to try again when no member answers: as long as nginx leaves a failed member out.
+RETRY_AFTER_SECONDS = 5
+
+#: A request that failed may go to another member within this time; the engines' own slow failures come later.
+RETRY_WITHIN_SECONDS = 10
+
+_ROUTER = "router.js"
+_MEMBER = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+
+
+@dataclass(frozen=True)
+class _NginxError:
+    """An error that nginx itself makes, in the form that OpenAI's clients read."""
+
+    status: int
+    code: str
+    message: str
+    #: nginx may have no URI for the request yet, so the answer needs a location with a URI of its own.
+    early: bool = False
+    #: nginx's own number where it differs from the status (494: header too large).
+    nginx_status: int = 0
+
+    @property
+    def body(self) -> str:
+        return _error_body(self.status, self.code, self.message)
+
+
+def render_gateway(gateway: Gateway, backends: Sequence[Backend], directory: str = CONFIG_DIRECTORY) -> dict[str, str]:
+    """File name -> text of everything in the gateway's directory. The same input gives the same text.
+
+    ``backends`` holds the members of each of the gateway's pools; ``directory`` is where nginx will see the files.
+    Raises ValueError when a pool has no members or a member is not ``address:port``.
+    """
+    identity = config_identity(gateway, backends, directory)
+    return _files(gateway, backends, directory, identity)
+
+
+def config_identity(gateway: Gateway, backends: Sequence[Backend], directory: str = CONFIG_DIRECTORY) -> str:
+    """The 12 hexadecimal digits that nginx answers in X-Stoker-Config once it has loaded these files."""
+    files = _files(gateway, backends, directory, identity="")
+    content = "".join(f"{name}\0{text}\0" for name, text in sorted(files.items()))
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identity: str) -> dict[str, str]:
+    _check(gateway, backends)
+    routes = routes_of(backends)
+    limits = gateway.limits
+    configuration = render(
+        "gateway/nginx.conf.j2",
+        gateway=gateway, limits=limits, backends=backends, routes=routes, directory=directory,
+        identity=identity, identity_header=CONFIG_HEADER, errors=_nginx_errors(gateway),
+        unknown_path=_unknown_path(routes), retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
+    )
+    router = render(
+        "gateway/router.js.j2",
+        pools=_pairs((backend.pool.name, _pool_data(backend)) for backend in backends),
+        models=_pairs(model_names(backends).items()),
+        routes=_pairs((route.path, _route_data(route)) for route in routes),
+        parsed_limit=limits.parsed_body_mib * 1024 * 1024, retry_after=RETRY_AFTER_SECONDS, read_seconds=limits.read_seconds,
+    )
+    return {gateway.config_file: configuration, _ROUTER: router}
+
+
+def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
+    wanted, given = [pool.name for pool in gateway.pools], [backend.pool.name for backend in backends]
+    if wanted != given:
+        raise ValueError(f"gateway {gateway.container} has the pools {wanted}, but members are given for {given}")
+    for backend in backends:
+        if not backend.members:
+            raise ValueError(f"pool {backend.pool.name} of gateway {gateway.container} has no members; "
+                             f"no instance serves {backend.pool.model}")
+        for member in backend.members:
+            if not _MEMBER.fullmatch(member):
+                raise ValueError(f"{member!r} in pool {backend.pool.name} of gateway {gateway.container} is not address:port")
+
+
+def _pool_data(backend: Backend) -> dict[str, object]:
+    pool = backend.pool
+    return {"model": pool.model, "kind": pool.kind, "prefix": pool.prefix}
+
+
+def _route_data(route: Route) -> dict[str, object]:
+    return {"method": route.method, "kind": route.kind, "target": route.target, "pools": route.pools,
+            "default": route.default, "prefix": route.prefix, "fixed": route.fixed}
+
+
+def _pairs(items: Iterable[tuple[str, object]]) -> str:
+    """JavaScript for ``new Map(...)``: one pair a line. A Map has no inherited names, as an object would."""
+    lines = [f"    {json.dumps(list(pair))},\n" for pair in items]
+    return "[\n" + "".join(lines) + "]"
+
+
+def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
+    limits = gateway.limits
+    return [
+        _NginxError(400, "bad_request", "The request is not valid HTTP.", early=True),
+        _NginxError(403, "forbidden", "This address may not use the gateway."),
+        _NginxError(404, "unknown_path", "The gateway has no such path."),
+        _NginxError(405, "method_not_allowed", "The gateway does not accept this method."),
+        _NginxError(408, "request_timeout", "The request did not arrive in time."),
+        _NginxError(413, "body_too_large",
+                    f"The request body is too large: {limits.parsed_body_mib} MiB where its model chooses the pool, "
+                    f"{limits.body_mib} MiB where the path does."),
+        _NginxError(414, "uri_too_long", "The request's address is too long.", early=True),
+        _NginxError(431, "headers_too_large", "The request's headers are too large.", early=True, nginx_status=494),
+        _NginxError(500, "gateway_error", "The gateway failed; its log says why (docker logs)."),
+        _NginxError(501, "not_implemented", "The gateway does not know this transfer encoding."),
+        _NginxError(505, "http_version", "The gateway speaks HTTP/1.0 and HTTP/1.1.", early=True),
+    ]
+
+
+def _unknown_path(routes: Sequence[Route]) -> str:
+    paths = ", ".join(["/v1/models", *(route.path for route in routes), "/health", "/ready"])
+    return _error_body(404, "unknown_path", f"The gateway has no such path. It has: {paths}.")
+
+
+def _error_body(status: int, code: str, message: str) -> str:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return _nginx_string(json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}))
+
+
+def _nginx_string(text: str) -> str:
+    """Text as a quoted parameter of nginx's configuration (ngx_conf_read_token). It cannot hold a dollar sign."""
+    if "$" in text:
+        raise ValueError(f"nginx would read a variable in {text!r}")
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,98 @@
+"""The gateway's allow-list: every path it answers, and which pools may serve it. nginx and the router both come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from stoker.spec.gateway import Kind, Pool, without_latest
+
+Engine = Literal["vllm", "ollama"]
+
+#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15.
+_POSTS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
+    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions"),
+    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions"),
+    ("embeddings", "vllm"): ("/v1/embeddings",),
+    ("embeddings", "ollama"): ("/v1/embeddings", "/api/embeddings", "/api/embed"),
+}
+
+#: What may be read, under a pool's prefix only: without one the gateway has a /v1/models of its own.
+_GETS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
+    ("chat", "vllm"): ("/v1/models",),
+    ("chat", "ollama"): ("/v1/models",),
+    ("embeddings", "vllm"): ("/v1/models",),
+    ("embeddings", "ollama"): ("/api/tags", "/api/version"),
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A pool and who serves it."""
+
+    pool: Pool
+    engine: Engine
+    #: ``address:port`` of each member, in the inventory's order.
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path of the gateway."""
+
+    path: str
+    #: The path that the member sees; the gateway never passes on what the client typed.
+    target: str
+    method: Literal["POST", "GET"]
+    kind: Kind
+    #: Names of the pools among which the body's model chooses.
+    pools: tuple[str, ...]
+    #: The pool for a body that names no model.
+    default: str | None
+    prefix: str | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """The path alone decides the pool; the body's model can only be right or wrong."""
+        return self.prefix is not None or (len(self.pools) == 1 and not self.path.startswith("/v1/"))
+
+
+def routes_of(backends: Iterable[Backend]) -> list[Route]:
+    """Every route that is balanced over a pool, in a fixed order: without a prefix, then by pool."""
+    backends = list(backends)
+    return [*_common_routes(backends), *(route for backend in backends for route in _prefix_routes(backend))]
+
+
+def _common_routes(backends: list[Backend]) -> Iterator[Route]:
+    serving: dict[tuple[str, Kind], list[Pool]] = {}
+    for backend in backends:
+        for path in _POSTS[backend.pool.kind, backend.engine]:
+            serving.setdefault((path, backend.pool.kind), []).append(backend.pool)
+    for (path, kind), pools in serving.items():
+        default = next((pool.name for pool in pools if pool.default), None)
+        yield Route(path, path, "POST", kind, tuple(pool.name for pool in pools), default)
+
+
+def _prefix_routes(backend: Backend) -> Iterator[Route]:
+    pool = backend.pool
+    if pool.prefix is None:
+        return
+    for target in _POSTS[pool.kind, backend.engine]:
+        yield Route(pool.prefix + target, target, "POST", pool.kind, (pool.name,), pool.name, pool.prefix)
+    for target in _GETS[pool.kind, backend.engine]:
+        yield Route(pool.prefix + target, target, "GET", pool.kind, (pool.name,), pool.name, pool.prefix)
+
+
+def model_names(backends: Iterable[Backend]) -> dict[str, str]:
+    """Each name under which a request may ask for a model, and its pool. Ollama takes a model with and without ``:latest``."""
+    names: dict[str, str] = {}
+    for backend in backends:
+        model = backend.pool.model
+        names[model] = backend.pool.name
+        if backend.engine == "ollama":
+            plain = without_latest(model)
+            names[plain] = backend.pool.name
+            if ":" not in plain:
+                names[f"{plain}:latest"] = backend.pool.name
+    return names

@@ -1,0 +1,50 @@
+"""What has to be put right in pyinfra 3.10 and paramiko before the first connection."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import pyinfra
+
+_SUPPORTED = "3.10."
+
+
+class UnsupportedPyinfra(Exception):
+    """Another pyinfra than the one whose behaviour this code relies on."""
+
+
+def set_up() -> None:
+    """Check the version, send small packets at once, and make sure that a host key can be noted."""
+    if not pyinfra.__version__.startswith(_SUPPORTED):
+        raise UnsupportedPyinfra(
+            f"Stoker needs pyinfra {_SUPPORTED}x and found {pyinfra.__version__}; install the locked versions: make env"
+        )
+    _no_delay()
+    # Without the directory every connection fails with "[Errno 2] ... known_hosts" (pyinfra 3.10).
+    (Path.home() / ".ssh").mkdir(mode=0o700, exist_ok=True)
+    # paramiko's thread prints two pages for a port that does not speak SSH; the error itself is reported by pyinfra.
+    logging.getLogger("paramiko.transport").setLevel(logging.CRITICAL)
+
+
+def _no_delay() -> None:
+    """Switch Nagle's algorithm off on paramiko's sockets.
+
+    Each command ends with one small packet and the next begins with another; Nagle holds the second back until the
+    delayed acknowledgement of the first, some 40 ms for every command.
+    """
+    transport: Any = paramiko.Transport
+    if getattr(transport, "_stoker_no_delay", False):
+        return
+    original = transport.__init__
+
+    def init(self: Any, sock: Any, *arguments: Any, **keywords: Any) -> None:
+        original(self, sock, *arguments, **keywords)
+        if isinstance(self.sock, socket.socket):  # a jump host's channel is none
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    transport.__init__ = init
+    transport._stoker_no_delay = True

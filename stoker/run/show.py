@@ -1,0 +1,88 @@
+"""What a deploy tells the person: plan, refusals, results. On stderr, so that stdout stays free for data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stoker.plan.preflight import Refusal
+from stoker.steps.action import Action
+
+console = Console(stderr=True, highlight=False)
+
+
+def plan(planned: Mapping[str, Sequence[Action]], hosts: Sequence[str], operations: int) -> None:
+    """What will be done on each host, in order."""
+    if not any(planned.values()):
+        console.print(
+            f"[green]No changes[/]: all {operations} operations on {', '.join(hosts)} find what is described."
+        )
+        return
+    console.print("[bold]Plan[/]")
+    for host in hosts:
+        actions = planned.get(host, [])
+        console.print(f"  [bold]{host}[/]" + ("" if actions else "  nothing to do"))
+        for action in actions:
+            interrupts = f" [yellow]INTERRUPTS {escape(action.interrupts)}[/]" if action.interrupts else ""
+            console.print(f"    - {escape(action.description)}{interrupts}", soft_wrap=True)
+
+
+def refusals(found: Mapping[str, Sequence[Refusal]]) -> None:
+    count = sum(map(len, found.values()))
+    console.print(
+        f"[red bold]Refused[/]: {count} reason{'s' if count != 1 else ''} not to start; nothing was changed on any host."
+    )
+    for reasons in found.values():
+        for refusal in reasons:
+            console.print(f"  {escape(str(refusal))}", soft_wrap=True)
+
+
+def unreachable(errors: Mapping[str, str], proceed: bool) -> None:
+    for host, error in errors.items():
+        console.print(f"[red bold]Unreachable[/]: {host}: {escape(error)}", soft_wrap=True)
+        if "host key" in error.lower() or "does not match" in error.lower():
+            console.print(
+                f"  remedy: if you rebuilt the machine, accept its new key: ssh-keygen -R {host}", soft_wrap=True
+            )
+            console.print("  more:   docs/troubleshooting.md#host-key-changed", soft_wrap=True)
+    if proceed:
+        console.print("  Going on without " + ", ".join(errors) + "; the exit status will be 1.")
+    else:
+        console.print("  Nothing was changed on any host. To go on without: --skip-unreachable")
+
+
+def results(state: Any) -> None:
+    """One row for each operation that did something or failed."""
+    table = Table("operation", "host", "result", box=None, pad_edge=False)
+    unchanged = 0
+    for identity in state.get_op_order():
+        name = ", ".join(sorted(state.op_meta[identity].names))
+        for host in state.inventory.iter_activated_hosts():
+            if identity not in state.ops[host]:
+                continue
+            meta = state.ops[host][identity].operation_meta
+            if not meta.is_complete():
+                table.add_row(name, host.name, "[yellow]not run[/]")
+            elif not meta.did_succeed():
+                table.add_row(name, host.name, "[red]failed[/]")
+            elif meta.did_change():
+                table.add_row(name, host.name, "[green]changed[/]")
+            else:
+                unchanged += 1
+    console.print(table)
+    console.print(f"{unchanged} more found nothing to do.")
+
+
+def end(status: int, seconds: float) -> None:
+    words = {
+        0: "[green]done[/]",
+        1: "[red]failed[/]",
+        2: "[yellow]changes are pending[/]",
+        3: "[red]not started[/]",
+        130: "[yellow]interrupted[/]",
+    }
+    console.print(f"{words.get(status, '?')} after {seconds:.1f} s (exit status {int(status)})")

@@ -1,0 +1,149 @@
+"""The checks of a host, over SSH: Docker, containers, GPUs and their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+import docker.errors
+
+from stoker.smoke import containers
+from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
+from stoker.smoke.ssh import AccessError, Shell
+from stoker.spec.fleet import Host
+from stoker.spec.gateway import Gateway
+from stoker.spec.instance import Instance
+
+ACCESS = "docker over ssh"
+
+
+@dataclass
+class HostWitness:
+    """What the host itself says: before the requests of the other checks, and now."""
+
+    host: Host
+    shell: Shell | None
+    before: dict[str, containers.Inspection | None] = field(default_factory=dict)
+    #: Seconds since the epoch by the host's own clock, when the smoke began.
+    since: int = 0
+    _cards: dict[int, containers.Card] | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def reach(self, names: Sequence[str]) -> str:
+        """Connect and look at the containers for the first time. Raises CheckFailed."""
+        shell = self.usable()
+        try:
+            self.since = int(shell.run("date +%s"))
+            version = shell.run("docker version --format '{{.Server.Version}}'", sudo=True).strip()
+            self.before = {name: self.inspect(name) for name in names}
+        except AccessError as error:
+            raise CheckFailed("Docker answers over SSH", error.reason, error.remedy) from error
+        return f"Docker {version}"
+
+    def usable(self) -> Shell:
+        if self.shell is None:
+            raise CheckSkipped("the inventory reaches this host otherwise than by SSH")
+        return self.shell
+
+    def inspect(self, name: str) -> containers.Inspection | None:
+        """A container as Docker describes it now; None when there is none. Raises AccessError."""
+        try:
+            found: containers.Inspection = self.usable().docker().inspect_container(name)
+        except docker.errors.NotFound:
+            return None
+        except (docker.errors.DockerException, OSError) as error:
+            raise AccessError(f"docker inspect {name}: {error}", "see `systemctl status docker` there") from error
+        return found
+
+    def log(self, container: str) -> str:
+        """The container's standard output since the smoke began. Raises AccessError."""
+        try:
+            text = self.usable().docker().logs(container, stdout=True, stderr=False, since=self.since)
+        except (docker.errors.DockerException, OSError) as error:
+            raise AccessError(f"docker logs {container}: {error}", "see `systemctl status docker` there") from error
+        return bytes(text).decode("utf-8", "replace")
+
+    def cards(self) -> dict[int, containers.Card]:
+        """The host's cards, asked once. Raises AccessError, CheckFailed."""
+        with self._lock:
+            if self._cards is None:
+                self._cards = containers.cards(self.usable().run(containers.CARDS_COMMAND))
+            return self._cards
+
+
+def access_check(witness: HostWitness, names: Sequence[str]) -> Check:
+    """The check that all others of this host rest on."""
+
+    def run(trace: Trace) -> str:
+        trace.commands.append(witness.usable().line("docker version", sudo=True))
+        return witness.reach(names)
+
+    return Check(ACCESS, witness.host.name, witness.host.name, run)
+
+
+def instance_checks(witness: HostWitness, instance: Instance) -> Iterator[Check]:
+    host = witness.host
+    yield _container(witness, instance.name, host.image_of(instance))
+
+    def gpu(trace: Trace) -> str:
+        shell = witness.usable()
+        command = f"docker exec {instance.name} {containers.VISIBLE_COMMAND}"
+        trace.commands += [shell.line(containers.CARDS_COMMAND), shell.line(command, sudo=True)]
+        inspection = witness.inspect(instance.name)
+        if inspection is None or (inspection.get("State") or {}).get("Status") != "running":
+            raise CheckSkipped("the container does not run")
+        return containers.gpus(instance.gpus, witness.cards(), inspection, shell.run(command, sudo=True))
+
+    yield Check("GPU", host.name, instance.name, _after_access(gpu), afterwards=True)
+
+
+def gateway_check(witness: HostWitness, gateway: Gateway) -> Check:
+    return _container(witness, gateway.container, witness.host.settings.versions.nginx)
+
+
+def memory_checks(witness: HostWitness) -> Iterator[Check]:
+    """One for each card that something is described on."""
+    for index in sorted({gpu for _, instance in witness.host.instances() for gpu in instance.gpus}):
+        yield _memory(witness, index)
+
+
+def _memory(witness: HostWitness, index: int) -> Check:
+    shares = {instance.name: _share(instance) for _, instance in witness.host.instances() if index in instance.gpus}
+
+    def run(trace: Trace) -> str:
+        trace.commands.append(witness.usable().line(containers.CARDS_COMMAND))
+        card = witness.cards().get(index)
+        if card is None:
+            raise CheckFailed(f"GPU {index}", f"nvidia-smi shows {len(witness.cards())} GPUs", "see dmesg for a card that fell off the bus")
+        return containers.memory(card, shares)
+
+    return Check("memory", witness.host.name, f"GPU {index}", _after_access(run), afterwards=True)
+
+
+def _container(witness: HostWitness, name: str, image: str) -> Check:
+    def run(trace: Trace) -> str:
+        trace.commands.append(witness.usable().line(f"docker inspect {name}", sudo=True))
+        return containers.running(name, witness.before.get(name), witness.inspect(name), image)
+
+    return Check("container", witness.host.name, name, _after_access(run), afterwards=True)
+
+
+def _after_access(run: Run) -> Run:
+    """What cannot be asked is said once, by the access check; a later loss of the connection is a failure."""
+
+    def guarded(trace: Trace) -> str:
+        try:
+            return run(trace)
+        except AccessError as error:
+            raise CheckFailed("an answer over SSH", error.reason, error.remedy) from error
+
+    return guarded
+
+
+def _share(instance: Instance) -> float | None:
+    """Share of a card that a vLLM instance takes (v0.19.1: 0.9 when not given); with a fixed KV cache it is not known."""
+    if instance.engine != "vllm" or "kv-cache-memory-bytes" in instance.arguments:
+        return None
+    share = instance.arguments.get("gpu-memory-utilization", 0.9)
+    return float(share) if isinstance(share, int | float) else None

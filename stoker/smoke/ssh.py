@@ -1,0 +1,172 @@
+"""A shell and a Docker client on a host, over one SSH connection with the inventory's own settings.
+
+The connection is made by pyinfra's connector, so that user, port, key, known_hosts, ssh_config and jump hosts mean the same
+here as in a deploy.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+import paramiko
+
+from stoker.smoke.curl import CONNECT_SECONDS
+from stoker.smoke.docker_ssh import DockerOverSsh
+
+#: Seconds for one command or one request to Docker. `docker exec` on a busy host takes a second or two.
+COMMAND_SECONDS = 15
+#: sshd allows 10 sessions on a connection (MaxSessions); the Docker client keeps some of its own.
+_SESSIONS = 5
+
+
+class AccessError(Exception):
+    """The host, or Docker on it, cannot be asked."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to reach a host, from the inventory."""
+
+    #: Opens the connection; raises any exception when it cannot.
+    connect: Callable[[], paramiko.SSHClient]
+    #: The same as OpenSSH's command line, for printing.
+    command: tuple[str, ...]
+    #: Docker is used through sudo (pyinfra's ``_sudo``).
+    sudo: bool = False
+    sudo_password: str | None = field(default=None, repr=False)
+
+
+class Shell:
+    """Commands and Docker on one host. Connects at the first use, once; a failure to connect is remembered."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._lock = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(_SESSIONS)
+        self._client: paramiko.SSHClient | None = None
+        self._docker: DockerOverSsh | None = None
+        self._failure: AccessError | None = None
+        self._needs_password = False
+
+    def run(self, command: str, sudo: bool = False) -> str:
+        """Standard output of a command. Raises AccessError when it fails or takes longer than COMMAND_SECONDS."""
+        client = self._connected()
+        code, output, errors = self._execute(client, self._with_sudo(command) if sudo else command, sudo)
+        if code:
+            raise AccessError(f"{command}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand")
+        return output
+
+    def docker(self) -> docker.APIClient:
+        """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
+        client = self._connected()
+        with self._lock:
+            if self._docker is None:
+                password = self._login.sudo_password if self._needs_password else None
+                try:
+                    self._docker = DockerOverSsh(client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS)
+                except Exception as error:  # the SDK raises its own, requests', urllib3's and paramiko's
+                    raise AccessError(f"the Docker API does not answer over SSH: {error}", "see `systemctl status docker` there") from error
+            return self._docker
+
+    def line(self, command: str, sudo: bool = False) -> str:
+        """The command as a person runs it from here."""
+        return shlex.join([*self._login.command, f"sudo {command}" if sudo and self._login.sudo else command])
+
+    def close(self) -> None:
+        if self._docker is not None:
+            self._docker.close()
+        if self._client is not None:
+            self._client.close()
+
+    def _connected(self) -> paramiko.SSHClient:
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._client is None:
+                try:
+                    self._client = self._open()
+                except AccessError as error:
+                    self._failure = error
+                    raise
+            return self._client
+
+    def _open(self) -> paramiko.SSHClient:
+        try:
+            client = self._login.connect()
+        except Exception as error:  # pyinfra's ConnectError, paramiko's, sockets', a key file that is not there
+            remedy = f"try {shlex.join(self._login.command)}; user, port, key and known_hosts come from the inventory (ssh_user ...)"
+            raise AccessError(f"no SSH connection within {CONNECT_SECONDS} s: {error}", remedy) from error
+        transport = client.get_transport()
+        if transport is not None and isinstance(transport.sock, socket.socket):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # paramiko 4.0 leaves Nagle on: 40 ms a command
+        if self._login.sudo:
+            self._needs_password = self._execute(client, "sudo -n true", False)[0] != 0
+            if self._needs_password and self._login.sudo_password is None:
+                client.close()
+                raise AccessError("sudo wants a password there", "give _sudo_password in the inventory, or allow sudo without one")
+        return client
+
+    def _with_sudo(self, command: str) -> str:
+        if not self._login.sudo:
+            return command
+        # -k: sudo must not skip the question, or the password would reach the command.
+        return f"sudo -k -S -p '' {command}" if self._needs_password else f"sudo -n {command}"
+
+    def _execute(self, client: paramiko.SSHClient, command: str, sudo: bool) -> tuple[int, str, str]:
+        with self._sessions:
+            try:
+                stdin, stdout, stderr = client.exec_command(command, timeout=COMMAND_SECONDS)
+                if sudo and self._needs_password:
+                    stdin.write(f"{self._login.sudo_password}\n")
+                stdin.channel.shutdown_write()
+                output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
+                return stdout.channel.recv_exit_status(), output, errors
+            except (OSError, paramiko.SSHException, EOFError) as error:
+                reason = f"no answer within {COMMAND_SECONDS} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+                raise AccessError(f"{command}: {reason}", "see whether the host is overloaded or was restarted") from error
+
+
+def logins(inventory: Any) -> dict[str, Login]:
+    """The login of each host of pyinfra's Inventory that is reached by SSH. Contacts nothing."""
+    from pyinfra.api import Config, State
+    from pyinfra.connectors.ssh import SSHConnector
+
+    state = State(inventory, Config(CONNECT_TIMEOUT=CONNECT_SECONDS))
+    found = {}
+    for host in inventory:
+        if issubclass(host.connector_cls, SSHConnector):
+            connector = SSHConnector(state, host)
+            found[host.name] = Login(
+                connect=_connecting(connector), command=_command(connector.data, host.name),
+                sudo=bool(host.data.get("_sudo")), sudo_password=host.data.get("_sudo_password"),
+            )
+    return found
+
+
+def _connecting(connector: Any) -> Callable[[], paramiko.SSHClient]:
+    def connect() -> paramiko.SSHClient:
+        connector.connect()
+        client: paramiko.SSHClient = connector.client
+        return client
+
+    return connect
+
+
+def _command(data: Any, name: str) -> tuple[str, ...]:
+    words = ["ssh"]
+    for option, value in (("-p", data["ssh_port"]), ("-i", data["ssh_key"]), ("-l", data["ssh_user"]), ("-F", data["ssh_config_file"])):
+        words += [option, str(value)] if value else []
+    if data["ssh_known_hosts_file"]:
+        words += ["-o", f"UserKnownHostsFile={data['ssh_known_hosts_file']}"]
+    return (*words, data["ssh_hostname"] or name)

@@ -1,0 +1,89 @@
+"""Where the requests of a check go: addresses, kinds, limits and keys, all from the description."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stoker.smoke.curl import Key
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gateway import Gateway, Kind, Pool
+from stoker.spec.instance import Instance
+from stoker.spec.settings import OllamaModel
+
+#: The one that vLLM itself reads (v0.19.1: ``--api-key`` or this).
+_KEY_VARIABLE = "VLLM_API_KEY"
+
+
+@dataclass(frozen=True)
+class Member:
+    """An instance as requests reach it."""
+
+    host: Host
+    instance: Instance
+
+    @property
+    def url(self) -> str:
+        return base_url(self.host.address, self.instance.port)
+
+    @property
+    def key(self) -> Key | None:
+        value = self.instance.environment.get(_KEY_VARIABLE) if self.instance.engine == "vllm" else None
+        return Key(_KEY_VARIABLE, value) if value else None
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of the model's vectors where the description gives it."""
+        model = self.host.model_of(self.instance)
+        return model.dimensions if isinstance(model, OllamaModel) else None
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of one text that the engine takes in whole, where the description gives it."""
+        model = self.host.model_of(self.instance)
+        if isinstance(model, OllamaModel):
+            # Ollama 0.32: without num_batch a text is cut at 2048 tokens whatever num_ctx is.
+            return min(model.parameters.get("num_ctx", 2048), model.parameters.get("num_batch", 2048))
+        length = self.instance.arguments.get("max-model-len")
+        return length if isinstance(length, int) else None
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """A gateway as requests reach it."""
+
+    host: Host
+    gateway: Gateway
+
+    @property
+    def url(self) -> str:
+        return base_url(self.host.address, self.gateway.port)
+
+
+def base_url(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def members(fleet: Fleet) -> list[Member]:
+    return [Member(host, instance) for host in fleet.hosts for _, instance in host.instances()]
+
+
+def entrances(fleet: Fleet) -> Iterator[Entrance]:
+    for host in fleet.hosts:
+        for stack in host.stacks:
+            if stack.gateway:
+                yield Entrance(host, stack.gateway)
+
+
+def pool_members(fleet: Fleet, pool: Pool) -> list[Member]:
+    return [Member(host, instance) for host, instance in fleet.members(pool.model, pool.hosts)]
+
+
+def kind_of(fleet: Fleet, instance: Instance) -> Kind:
+    """What an instance does: as its pool says; without a pool, as its engine's arguments say."""
+    for entrance in entrances(fleet):
+        for pool in entrance.gateway.pools:
+            if pool.model == instance.model:
+                return pool.kind
+    pooling = instance.arguments.get("runner") == "pooling" or instance.arguments.get("convert") == "embed"
+    return "embeddings" if instance.engine == "ollama" or pooling else "chat"

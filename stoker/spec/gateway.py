@@ -1,0 +1,137 @@
+"""A gateway: the nginx in front of a stack, and the pools of instances that it balances over."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from stoker.spec.base import ContainerName, FileName, ModelName, Port, ServiceName, Spec
+
+#: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
+Kind = Literal["chat", "embeddings"]
+
+#: First parts of paths that the gateway itself serves.
+RESERVED_PREFIXES = frozenset({"/v1", "/api", "/health", "/ready", "/stoker"})
+
+PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^/[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Pool(Spec):
+    """All instances of one model, balanced over as one."""
+
+    name: PoolName
+    #: The name under which the instances serve the model; requests name it in the body's ``model``.
+    model: ModelName
+    kind: Kind
+    #: With a prefix, ``/prefix/v1/...`` goes to this pool whatever the other pools are.
+    prefix: Prefix | None = None
+    #: The pool that requests without a model go to; one for each kind.
+    default: bool = False
+    #: Only instances on these hosts; all hosts of the inventory when not given.
+    hosts: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("prefix")
+    @classmethod
+    def _free(cls, prefix: str | None) -> str | None:
+        if prefix in RESERVED_PREFIXES:
+            raise ValueError(f"{prefix} belongs to the gateway itself; choose another, for instance the model's family")
+        return prefix
+
+
+class Limits(Spec):
+    """Times in seconds, sizes in MiB. The defaults serve long answers and cut off dead hosts."""
+
+    #: A dead host must not cost a client a minute; a LAN's hosts answer in milliseconds.
+    connect_seconds: int = Field(default=2, ge=1, le=60)
+    #: Longest silence of an engine within one answer. 600 s is what the OpenAI client waits.
+    read_seconds: int = Field(default=600, ge=1, le=86400)
+    send_seconds: int = Field(default=600, ge=1, le=86400)
+    #: JSON bodies that the gateway must read to choose a pool; reading costs about 3 ms a MiB.
+    parsed_body_mib: int = Field(default=32, ge=1, le=64)
+    #: Bodies whose pool the path alone decides.
+    body_mib: int = Field(default=100, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Limits:
+        if self.body_mib < self.parsed_body_mib:
+            raise ValueError(
+                f"body_mib {self.body_mib} is smaller than parsed_body_mib {self.parsed_body_mib}; "
+                "raise body_mib, or lower parsed_body_mib"
+            )
+        return self
+
+
+class Gateway(Spec):
+    """One nginx container: where it listens and what it routes."""
+
+    container: ContainerName
+    service: ServiceName = "nginx"
+    #: Published on the host, and the port that nginx listens on inside.
+    port: Port
+    #: Name of the nginx configuration in the project's gateway directory.
+    config_file: FileName
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    limits: Limits = Limits()
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("config_file")
+    @classmethod
+    def _not_the_router(cls, name: str) -> str:
+        if name == "router.js":
+            raise ValueError(
+                "router.js is the name of the gateway's own script; choose another, for instance nginx.conf"
+            )
+        return name
+
+    @field_validator("pools")
+    @classmethod
+    def _consistent(cls, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+        problems = [*_clashes(pools), *_default_problems(pools)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return pools
+
+
+def without_latest(model: str) -> str:
+    """Ollama treats ``bge-m3`` and ``bge-m3:latest`` as the same model."""
+    return model.removesuffix(":latest")
+
+
+def _clashes(pools: Iterable[Pool]) -> Iterator[str]:
+    users: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for pool in pools:
+        users["name", pool.name].append(pool.name)
+        users["model", without_latest(pool.model)].append(pool.name)
+        if pool.prefix:
+            users["prefix", pool.prefix].append(pool.name)
+    for (field, value), names in users.items():
+        if len(names) > 1:
+            yield f"{len(names)} pools ({', '.join(names)}) have the {field} {value!r}; give each pool its own {field}"
+
+
+def _default_problems(pools: Iterable[Pool]) -> Iterator[str]:
+    kinds: dict[Kind, list[Pool]] = defaultdict(list)
+    for pool in pools:
+        kinds[pool.kind].append(pool)
+    for kind, members in kinds.items():
+        defaults = [pool.name for pool in members if pool.default]
+        if not defaults:
+            yield (
+                f"no {kind} pool is the default, so a request without a model has nowhere to go; "
+                f'add "default": True to one of {", ".join(pool.name for pool in members)}'
+            )
+        elif len(defaults) > 1:
+            yield f"{len(defaults)} {kind} pools ({', '.join(defaults)}) are the default; leave it to one of them"

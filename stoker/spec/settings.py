@@ -1,0 +1,166 @@
+"""Settings of the site: versions, mirrors, proxy, Docker, driver, models. Read from ``group_data/all.py``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from stoker.spec.base import AbsolutePath, FileName, Image, ModelName, Spec, Url
+
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+~:-]*$")]
+Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Versions(Spec):
+    """Everything that is pinned. The reasons stand beside the values in ``group_data/all.py``."""
+
+    vllm: Image
+    ollama: Image
+    nginx: Image
+    docker: Version
+    compose: Version
+    container_toolkit: Version
+    driver_branch: int = Field(ge=470, le=999)
+
+
+class Mirrors(Spec):
+    """Where downloads come from. Each default is the publisher's own address."""
+
+    docker: Url = "https://download.docker.com/linux"
+    #: Fingerprint of the key that signs the Docker repository.
+    docker_key: Fingerprint = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
+    container_toolkit: Url = "https://nvidia.github.io/libnvidia-container"
+    container_toolkit_key: Fingerprint = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
+    #: Pull-through mirrors of Docker Hub, tried in order before Docker Hub itself.
+    registries: tuple[Url, ...] = ()
+    hub: Url = "https://huggingface.co"
+    #: Registry of Ollama models; None is Ollama's own.
+    ollama: str | None = None
+
+    @field_validator("registries", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Proxy(Spec):
+    """An HTTP proxy for downloads on the hosts (packages, images, models). Engines do not get it."""
+
+    http: Url | None = None
+    https: Url | None = None
+    no_proxy: tuple[str, ...] = ("localhost", "127.0.0.1")
+
+    @field_validator("no_proxy", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Docker(Spec):
+    """The container engine of a host."""
+
+    #: ``docker-ce``: Docker's own packages. ``distribution``: docker.io and Compose of the distribution.
+    source: Literal["docker-ce", "distribution"] = "docker-ce"
+    #: Log rotation of every container: size of a file and number of files.
+    log_max_size: Size = "50m"
+    log_max_file: int = Field(default=3, ge=1, le=100)
+    #: Open files of a container. vLLM needs more than the 1024 that newer Docker gives.
+    open_files: int = Field(default=65536, ge=1024, le=1048576)
+    #: Anything else for /etc/docker/daemon.json, merged over what is there.
+    daemon: dict[str, object] = {}
+
+    @field_validator("daemon")
+    @classmethod
+    def _not_ours(cls, value: dict[str, object]) -> dict[str, object]:
+        ours = sorted({"log-driver", "log-opts", "features"} & set(value))
+        if ours:
+            raise ValueError(f"{', '.join(ours)} is set by Stoker itself; use log_max_size and log_max_file")
+        return value
+
+
+class Nvidia(Spec):
+    """The driver of a host."""
+
+    #: Install the driver packages of the pinned branch where none is loaded.
+    install_driver: bool = False
+
+
+class Keys(Spec):
+    """Names of environment variables on the control machine that hold secrets. Never the secrets themselves."""
+
+    hub: EnvironmentName | None = None
+
+
+class HubModel(Spec):
+    """A model that is downloaded as files and served by vLLM."""
+
+    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")] = "main"
+    #: Directory below the stack's model directory.
+    directory: FileName
+    #: Files that are not needed, as patterns (``*.pth``).
+    exclude: tuple[str, ...] = ("original/*", "onnx/*", "imgs/*", "*.pth", "*.gguf")
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class OllamaModel(Spec):
+    """A model of the Ollama library, served under a name of its own with the parameters given.
+
+    Pulled under one name and created under another, so that neither overwrites the other.
+    """
+
+    #: What is pulled: ``name:tag``, a tag other than ``latest``.
+    library: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    parameters: dict[str, int] = {}
+    #: Length of the vectors, for the readiness and smoke checks.
+    dimensions: int = Field(ge=1, le=65536)
+
+    @model_validator(mode="after")
+    def _pinned_tag(self) -> OllamaModel:
+        if self.library.endswith(":latest"):
+            raise ValueError("`latest` is the name under which the model is served; pull a versioned tag")
+        return self
+
+
+class Settings(Spec):
+    """Everything from group_data but the stacks."""
+
+    versions: Versions
+    models: dict[ModelName, HubModel | OllamaModel]
+    mirrors: Mirrors = Mirrors()
+    proxy: Proxy = Proxy()
+    docker: Docker = Docker()
+    nvidia: Nvidia = Nvidia()
+    keys: Keys = Keys()
+    #: Where compose files and gateway configuration live: one directory per project below it.
+    stack_root: AbsolutePath = "/opt/stoker"
+    #: Seconds that one engine may take from its start to its first answer.
+    ready_timeout: int = Field(default=1800, ge=10, le=86400)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _kind_of_model(cls, value: object) -> object:
+        """Choose the class by its key, so that errors speak of one kind and not of both."""
+        if not isinstance(value, dict):
+            return value
+        kinds: dict[object, object] = {}
+        for name, model in value.items():
+            if isinstance(model, dict):
+                kinds[name] = (OllamaModel if "library" in model else HubModel).model_validate(model)
+            else:
+                kinds[name] = model
+        return kinds
+
+
+def image_version(image: str) -> tuple[int, ...] | None:
+    """``vllm/vllm-openai:v0.19.1`` -> (0, 19, 1); None when the tag is not a version."""
+    match = re.search(r":v?(\d+(?:\.\d+)*)", image.partition("@")[0])
+    return tuple(int(part) for part in match.group(1).split(".")) if match else None

@@ -1,0 +1,34 @@
+"""A stack: one Compose project on one host."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from stoker.spec.base import AbsolutePath, FileName, ProjectName, Spec
+from stoker.spec.gateway import Gateway
+from stoker.spec.instance import Instance
+
+
+class Stack(Spec):
+    """Instances that share a Compose project and a model directory, and perhaps a gateway in front."""
+
+    project: ProjectName
+    compose_file: FileName
+    #: On the host. vLLM sees it read-only as /model_data, Ollama as /root/.ollama.
+    model_directory: AbsolutePath
+    instances: tuple[Instance, ...] = Field(min_length=1)
+    gateway: Gateway | None = None
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class GpuHardware(Spec):
+    """The cards that a host is expected to have; the host's own word is checked against it."""
+
+    count: int = Field(ge=1, le=16)
+    #: Part of the name that nvidia-smi prints, for instance ``V100`` or ``Tesla P40``.
+    card: str = Field(min_length=2)
+    memory_gib: int = Field(ge=1, le=1024)

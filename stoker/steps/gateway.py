@@ -1,0 +1,46 @@
+"""The running gateway has loaded the configuration that stands on the disk."""
+
+from __future__ import annotations
+
+import shlex
+
+from stoker.facts.probe import HttpProbe
+from stoker.facts.state import HostState
+from stoker.render.compose import GATEWAY_DIRECTORY, services
+from stoker.render.gateway import CONFIG_HEADER, config_identity
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.stack import Stack
+from stoker.steps.action import Action
+from stoker.steps.stack import backends, container_reason, uuids
+
+
+def probe(stack: Stack) -> HttpProbe | None:
+    if stack.gateway is None:
+        return None
+    return HttpProbe(_answer(stack), f"http://127.0.0.1:{stack.gateway.port}/health", header=CONFIG_HEADER)
+
+
+def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Action]:
+    """Reload when the running nginx answers with another configuration's identity, also when an earlier reload failed."""
+    gateway = stack.gateway
+    if gateway is None:
+        return []
+    service = next(service for service in services(host, stack, uuids(state)) if service.container == gateway.container)
+    identity = config_identity(gateway, backends(fleet, gateway), GATEWAY_DIRECTORY)
+    if container_reason(service, state) or state.answers.get(_answer(stack)) == identity:
+        return []  # a container that is about to be made or started reads the new files by itself
+    url = f"http://127.0.0.1:{gateway.port}/health"
+    configuration = f"{GATEWAY_DIRECTORY}/{gateway.config_file}"
+    execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
+    loaded = f"curl -s -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
+    return [
+        Action(
+            f"reload {gateway.container} with configuration {identity}",
+            f"{execute} -t -q && {execute} -s reload && {{ i=0; until {loaded}; do i=$((i+1)); test $i -lt 40 || "
+            f"{{ echo 'nginx still runs its old configuration'; docker logs --tail 10 {shlex.quote(gateway.container)}; exit 1; }}; sleep 0.25; done; }}",
+        )
+    ]
+
+
+def _answer(stack: Stack) -> str:
+    return f"gateway-{stack.project}"

@@ -1,0 +1,72 @@
+"""Container images: there, and able to use this host's cards."""
+
+from __future__ import annotations
+
+import shlex
+
+from stoker.facts.state import HostState
+from stoker.spec.fleet import Host
+from stoker.steps.action import Action
+from stoker.steps.layout import PROBES
+
+#: Does this image have code for this card, and does it compute? Prints what it found; the exit status decides.
+_TORCH_PROBE = """
+import sys, torch
+major, minor = torch.cuda.get_device_capability()
+have = torch.cuda.get_arch_list()
+print(torch.__version__, torch.cuda.get_device_name(), have)
+if f"sm_{major}{minor}" not in have and not any(a.startswith("compute_") and int(a[8:]) <= major * 10 + minor for a in have):
+    sys.exit(f"this image has no code for compute capability {major}.{minor}; it was built for {', '.join(have)}")
+print(float(torch.ones(4, device="cuda", dtype=torch.half).sum()))
+""".strip()
+
+
+def actions(host: Host, state: HostState) -> list[Action]:
+    """Pull what is missing. A tag that is pinned does not change, so an image that is there is not asked for again."""
+    return [
+        Action(f"pull {image}", f"docker pull -q {shlex.quote(image)}", long=True)
+        for image in host.images()
+        if not state.images.get(image)
+    ]
+
+
+def engine_images(host: Host) -> dict[str, str]:
+    """Image -> engine, for every image that uses a card."""
+    return {host.image_of(instance): instance.engine for _, instance in host.instances()}
+
+
+def proof_path(engine: str, image: str) -> str:
+    return f"{PROBES}/{engine}-{image.rpartition(':')[2]}"
+
+
+def probes(host: Host, state: HostState) -> list[Action]:
+    """Prove once for each image, driver and set of cards that a container can compute on them."""
+    found = []
+    for image, engine in engine_images(host).items():
+        cards = [
+            gpu
+            for gpu in state.gpus
+            if any(gpu.index in i.gpus for _, i in host.instances() if host.image_of(i) == image)
+        ]
+        path = proof_path(engine, image)
+        if state.contents.get(path, "").strip() == proof(state, image) and state.images.get(image):
+            continue
+        runs = []
+        for gpu in cards:
+            run = f"docker run --rm --network none --device nvidia.com/gpu={gpu.uuid}"
+            if engine == "vllm":
+                runs.append(f"{run} --entrypoint python3 {shlex.quote(image)} -c {shlex.quote(_TORCH_PROBE)}")
+            else:
+                runs.append(f"{run} --entrypoint nvidia-smi {shlex.quote(image)} -L | grep -F {gpu.uuid}")
+        write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {_hardware(state)}\" >{shlex.quote(path)}"
+        names = ", ".join(sorted({gpu.name for gpu in cards}))
+        found.append(Action(f"prove that {image} computes on {len(cards)} x {names}", " && ".join([*runs, write])))
+    return found
+
+
+def proof(state: HostState, image: str) -> str:
+    return f"{state.images.get(image, '')} {_hardware(state)}"
+
+
+def _hardware(state: HostState) -> str:
+    return f"{state.driver} {' '.join(gpu.uuid for gpu in state.gpus)}"

@@ -1,0 +1,76 @@
+"""Directories and helper programs on the host."""
+
+from __future__ import annotations
+
+import shlex
+
+from stoker.facts.state import HostState
+from stoker.render.compose import HOST_CACHE, HOST_LOCKS, HOST_STATE, gpu_turn
+from stoker.render.environment import TEMPLATES
+from stoker.spec.fleet import Host
+from stoker.steps.action import Action, File, write_files
+
+SECRETS = "/etc/stoker"
+READY = f"{HOST_STATE}/ready"
+PROBES = f"{HOST_STATE}/probe"
+MODELS = f"{HOST_STATE}/models"
+JOBS = f"{HOST_STATE}/jobs"
+
+
+def directories(host: Host) -> dict[str, str]:
+    """Path -> mode of every directory that Stoker makes."""
+    wanted = dict.fromkeys(
+        (
+            host.settings.stack_root,
+            HOST_STATE,
+            HOST_LOCKS,
+            HOST_CACHE,
+            f"{HOST_CACHE}/vllm",
+            READY,
+            PROBES,
+            MODELS,
+            JOBS,
+        ),
+        "755",
+    )
+    wanted |= {stack.model_directory: "755" for stack in host.stacks}
+    wanted[SECRETS] = "700"
+    return wanted
+
+
+def tools(host: Host) -> list[File]:
+    """Programs that run on the host's containers, readable and not writable there."""
+    root = f"{host.settings.stack_root}/bin"
+    fetch = (TEMPLATES / "fetch-model.py").read_text(encoding="utf-8")
+    return [File(f"{root}/gpu-turn.py", gpu_turn(), "755"), File(f"{root}/fetch-model.py", fetch, "755")]
+
+
+def lock_files(host: Host, state: HostState) -> list[str]:
+    used = {index for _, instance in host.instances() for index in instance.gpus}
+    return [f"{HOST_LOCKS}/{gpu.uuid}.lock" for gpu in state.gpus if gpu.index in used]
+
+
+def actions(host: Host, state: HostState) -> list[Action]:
+    found = []
+    lacking = {path: mode for path, mode in directories(host).items() if not _is_directory(state, path, mode)}
+    if lacking:
+        lines = [f"mkdir -p {shlex.quote(path)} && chmod {mode} {shlex.quote(path)}" for path, mode in lacking.items()]
+        found.append(Action(f"make {len(lacking)} directories: {', '.join(lacking)}", " && ".join(lines)))
+    stale = [file for file in tools(host) if not file.is_on(state)]
+    if stale:
+        script, stdin = write_files(stale, f"{host.settings.stack_root}/bin")
+        found.append(Action(f"write {', '.join(file.path for file in stale)}", script, stdin))
+    locks = [path for path in lock_files(host, state) if path not in state.files]
+    if locks:
+        found.append(
+            Action(f"make {len(locks)} GPU lock files in {HOST_LOCKS}", f"touch {' '.join(map(shlex.quote, locks))}")
+        )
+    return found
+
+
+def _is_directory(state: HostState, path: str, mode: str) -> bool:
+    found = state.files.get(path)
+    if found is None or found.kind != "directory":
+        return False
+    # A model directory may have been there before, with an owner and a mode of its own.
+    return found.mode == mode or path not in (SECRETS,)

@@ -1,0 +1,138 @@
+"""The package repositories of Docker and of NVIDIA's container toolkit: pinned key, deb822 file, signed-by."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from stoker.facts.state import HostState
+from stoker.spec.fleet import Host
+from stoker.steps import openpgp
+from stoker.steps.action import Action, File, Say, Shell, write_files
+from stoker.steps.packages import update_command
+
+KEYRINGS = "/etc/apt/keyrings"
+SOURCES = "/etc/apt/sources.list.d"
+PROXY = "/etc/apt/apt.conf.d/80stoker-proxy"
+
+#: Left by earlier installations under other names; apt stops with "Conflicting values set for option Signed-By".
+LEFTOVERS = tuple(
+    f"{SOURCES}/{name}.list" for name in ("docker", "nvidia-docker", "libnvidia-container", "nvidia-container-toolkit")
+)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One apt repository and the key it must be signed with."""
+
+    name: str
+    key_url: str
+    key_fingerprint: str
+    uri: str
+    suite: str
+    component: str = ""
+
+    @property
+    def key_path(self) -> str:
+        return f"{KEYRINGS}/{self.name}.asc"
+
+    def sources_file(self, architecture: str) -> File:
+        lines = [f"# {self.name}: written by Stoker", "Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}"]
+        if self.component:
+            lines.append(f"Components: {self.component}")
+        lines += [f"Architectures: {architecture}", f"Signed-By: {self.key_path}"]
+        return File(f"{SOURCES}/{self.name}.sources", "\n".join(lines) + "\n")
+
+
+def repositories(host: Host, state: HostState) -> list[Repository]:
+    mirrors = host.settings.mirrors
+    toolkit = Repository(
+        "nvidia-container-toolkit",
+        f"{mirrors.container_toolkit}/gpgkey",
+        mirrors.container_toolkit_key,
+        f"{mirrors.container_toolkit}/stable/deb/$(ARCH)",
+        "/",
+    )
+    if host.settings.docker.source == "distribution":
+        return [toolkit]
+    docker = f"{mirrors.docker}/{state.os_id}"
+    return [Repository("docker", f"{docker}/gpg", mirrors.docker_key, docker, state.os_codename, "stable"), toolkit]
+
+
+def contents() -> list[str]:
+    """Files whose text the step must see."""
+    return [f"{KEYRINGS}/docker.asc", f"{KEYRINGS}/nvidia-container-toolkit.asc"]
+
+
+def files(host: Host) -> list[str]:
+    """Files whose state the step must see."""
+    return [f"{SOURCES}/docker.sources", f"{SOURCES}/nvidia-container-toolkit.sources", PROXY, *LEFTOVERS]
+
+
+def debian_architecture(state: HostState) -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(state.architecture, state.architecture)
+
+
+def actions(host: Host, state: HostState) -> list[Action]:
+    found = []
+    leftovers = [path for path in LEFTOVERS if path in state.files]
+    if leftovers:
+        moves = "; ".join(f"mv -f {shlex.quote(path)} {shlex.quote(path + '.disabled')}" for path in leftovers)
+        found.append(Action(f"set aside old package sources: {', '.join(leftovers)}", moves))
+    wanted = [repository.sources_file(debian_architecture(state)) for repository in repositories(host, state)]
+    proxy = host.settings.proxy
+    if proxy.http or proxy.https:
+        lines = [
+            f'Acquire::{scheme}::Proxy "{url}";'
+            for scheme, url in (("http", proxy.http), ("https", proxy.https))
+            if url
+        ]
+        wanted.append(File(PROXY, "\n".join(lines) + "\n"))
+    for repository in repositories(host, state):
+        if not _has_key(repository, state):
+            found.append(
+                Action(f"fetch the key of {repository.name} from {repository.key_url}", function=_FetchKey(repository))
+            )
+    stale = [file for file in wanted if not file.is_on(state)]
+    if stale or found:
+        script, stdin = write_files(stale, "/etc/apt", after=update_command())
+        names = ", ".join(file.path for file in stale) or "nothing new"
+        found.append(Action(f"write {names} and refresh the package lists", script, stdin))
+    return found
+
+
+def _has_key(repository: Repository, state: HostState) -> bool:
+    try:
+        return openpgp.fingerprint(state.contents.get(repository.key_path, "")) == repository.key_fingerprint
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class _FetchKey:
+    """Downloads a key on the host, compares its fingerprint, and only then puts it in place."""
+
+    repository: Repository
+
+    def __call__(self, shell: Shell, say: Say) -> str | None:
+        url, path = shlex.quote(self.repository.key_url), self.repository.key_path
+        # apt's own downloader: a bare host has no curl, and it knows apt's proxy settings.
+        ok, lines = shell(
+            f"t=$(mktemp -d) && /usr/lib/apt/apt-helper -o Acquire::Retries=2 download-file {url} $t/key >$t/log 2>&1 && cat $t/key "
+            "|| { cat $t/log; rm -rf $t; exit 1; }; rm -rf $t"
+        )
+        if not ok:
+            return f"the key could not be downloaded from {self.repository.key_url}: {' '.join(lines)[-400:]}"
+        text = "\n".join(lines) + "\n"
+        try:
+            found = openpgp.fingerprint(text)
+        except ValueError as error:
+            return f"{self.repository.key_url} is not a key: {error}"
+        if found != self.repository.key_fingerprint:
+            return (
+                f"the key from {self.repository.key_url} has the fingerprint {found}, expected {self.repository.key_fingerprint}; "
+                "if the mirror signs with its own key, set its fingerprint in `mirrors`"
+            )
+        script, stdin = write_files([File(path, text)], KEYRINGS)
+        ok, lines = shell(script, stdin=stdin)
+        return None if ok else f"{path} could not be written: {' '.join(lines)[-400:]}"

@@ -1,0 +1,137 @@
+"""A stack's files and its containers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+
+from stoker.facts.state import HostState
+from stoker.render.compose import GATEWAY_DIRECTORY, Service, compose_file, services, stack_directory
+from stoker.render.gateway import Backend, render_gateway
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gateway import Gateway
+from stoker.spec.stack import Stack
+from stoker.steps.action import Action, File, write_files
+
+
+def uuids(state: HostState) -> dict[int, str]:
+    return {gpu.index: gpu.uuid for gpu in state.gpus}
+
+
+def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
+    """The members of each pool: every instance of the fleet that serves its model, by address and published port."""
+    found = []
+    for pool in gateway.pools:
+        members = fleet.members(pool.model, pool.hosts)
+        found.append(
+            Backend(
+                pool=pool,
+                engine=members[0][1].engine,
+                members=tuple(f"{host.address}:{instance.port}" for host, instance in members),
+            )
+        )
+    return found
+
+
+def gateway_files(fleet: Fleet, host: Host, stack: Stack) -> list[File]:
+    if stack.gateway is None:
+        return []
+    directory = f"{stack_directory(host, stack)}/gateway"
+    rendered = render_gateway(stack.gateway, backends(fleet, stack.gateway), GATEWAY_DIRECTORY)
+    return [File(f"{directory}/{name}", text) for name, text in sorted(rendered.items())]
+
+
+def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
+    """Files whose state the steps must see."""
+    return [compose_path(host, stack), *(file.path for file in gateway_files(fleet, host, stack))]
+
+
+def compose_path(host: Host, stack: Stack) -> str:
+    return f"{stack_directory(host, stack)}/{stack.compose_file}"
+
+
+def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Action]:
+    """Write what differs, after Compose and nginx have read the new set and found it right."""
+    compose = File(compose_path(host, stack), compose_file(host, stack, uuids(state)))
+    gateway = gateway_files(fleet, host, stack)
+    stale = [file for file in [compose, *gateway] if not file.is_on(state)]
+    if not stale:
+        return []
+    checks = []
+    if compose in stale:
+        checks.append(f'docker compose -f "$new"/{stack.compose_file} config -q')
+    stale_gateway = [file for file in gateway if file in stale]
+    if stale_gateway and stack.gateway:
+        stale = [file for file in stale if file not in gateway] + gateway  # nginx needs the whole set to judge it
+        checks.append(
+            f'chmod 755 "$new" "$new"/gateway; docker run --rm --network none --volume "$new"/gateway:{GATEWAY_DIRECTORY}:ro '
+            f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {GATEWAY_DIRECTORY}/{stack.gateway.config_file}"
+        )
+    script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))
+    return [Action(f"write {', '.join(file.path for file in stale)}", script, stdin)]
+
+
+def container_actions(host: Host, stack: Stack, state: HostState, only: Collection[str] = ()) -> list[Action]:
+    """Compare what runs with what is wanted; touch only the services that differ.
+
+    Compose's own ``up`` is always run in full by pyinfra's operation and reported as a change; here it is asked for the
+    services that need it and for no others.
+    """
+    reasons: dict[str, str] = {}
+    interrupted = []
+    for service in services(host, stack, uuids(state)):
+        if only and service.container not in only:
+            continue
+        reason = container_reason(service, state)
+        if reason:
+            reasons[service.name] = f"{service.container}: {reason}"
+            container = state.containers.get(service.container)
+            if container is not None and container.running:
+                interrupted.append(service.container)
+    orphans = [] if only else _orphans(host, stack, state)
+    found = []
+    if orphans:
+        found.append(
+            Action(
+                f"remove containers that are no longer described: {', '.join(orphans)}",
+                f"docker rm -f {' '.join(map(shlex.quote, orphans))}",
+                interrupts=", ".join(orphans),
+            )
+        )
+    if reasons:
+        names = " ".join(map(shlex.quote, reasons))
+        compose = f"docker compose --ansi never --progress quiet -f {shlex.quote(compose_path(host, stack))}"
+        found.append(
+            Action(
+                "; ".join(reasons.values()),
+                f"{compose} up -d --no-deps --pull never {names}",
+                interrupts=", ".join(interrupted),
+            )
+        )
+    return found
+
+
+def container_reason(service: Service, state: HostState) -> str:
+    """Why a container has to be touched; empty when it is as described."""
+    container = state.containers.get(service.container)
+    if container is None:
+        return "create"
+    if container.configuration != service.configuration:
+        return "recreate, its description changed"
+    image = state.images.get(service.image)
+    if image and container.image_id != image:
+        return f"recreate, {service.image} is another image now"
+    if container.status not in ("running", "restarting"):
+        return f"start, it is {container.status}"
+    return ""
+
+
+def _orphans(host: Host, stack: Stack, state: HostState) -> list[str]:
+    described = {instance.name for instance in stack.instances} | (
+        {stack.gateway.container} if stack.gateway else set()
+    )
+    return sorted(
+        container.name
+        for container in state.containers.values()
+        if container.project == stack.project and container.name not in described
+    )

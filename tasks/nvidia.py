@@ -1,0 +1,19 @@
+"""GPUs for containers."""
+
+from pyinfra import host
+
+from stoker.operations.converge import converge
+from stoker.run.session import session
+from stoker.steps import images, toolkit
+
+
+def container_toolkit() -> None:
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(name="NVIDIA container toolkit", run=run, step=lambda state: toolkit.actions(described, state))
+
+
+def cards_in_containers() -> None:
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(name="GPUs in containers", run=run, step=lambda state: images.probes(described, state))

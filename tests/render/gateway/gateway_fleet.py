@@ -1,0 +1,44 @@
+"""The gateways of the default fleet, read from group_data, and members that stand for its instances."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from gateway_members import Member
+from stoker.render.gateway import Backend
+from stoker.spec.gateway import Gateway
+
+GROUP_DATA = Path(__file__).resolve().parents[3] / "group_data"
+
+
+def unified() -> Gateway:
+    return _gateway("embedding")
+
+
+def llm_only() -> Gateway:
+    return _gateway("llm")
+
+
+def _gateway(group: str) -> Gateway:
+    stacks = runpy.run_path(str(GROUP_DATA / f"{group}.py"))["stacks"]
+    return Gateway.model_validate(next(stack["gateway"] for stack in stacks if "gateway" in stack))
+
+
+def default_backends(gateway: Gateway) -> list[Backend]:
+    """The members as the default inventory has them."""
+    served = {
+        "bge-m3": ("ollama", ("192.168.31.65:11434", "192.168.31.65:11435")),
+        "llama3.1-8b": ("vllm", tuple(f"192.168.31.10:{port}" for port in range(11401, 11405))),
+        "qwen2.5-14b": ("vllm", ("192.168.31.10:11405",)),
+    }
+    return [Backend(pool, *served[pool.model]) for pool in gateway.pools]  # type: ignore[arg-type]
+
+
+def members() -> list[Member]:
+    return [
+        Member("ollama_0", "bge-m3", "ollama"),
+        Member("ollama_1", "bge-m3", "ollama"),
+        *(Member(f"llama_{number}", "llama3.1-8b") for number in range(4)),
+        Member("qwen", "qwen2.5-14b"),
+    ]

@@ -1,0 +1,228 @@
+"""Small engines for the gateway's tests: they answer with their own name, remember what reached them, and fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: What a member does with a request for its model. ``silent`` never answers; ``reset`` closes with a TCP reset.
+Mode = Literal["answer", "busy", "bad_gateway", "error", "silent", "reset", "reset_in_stream"]
+
+_STATUS = {"busy": 503, "bad_gateway": 502, "error": 500}
+
+
+@dataclass
+class Received:
+    """One request as it reached a member."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Member:
+    """One instance of an engine, listening on 127.0.0.1 while its server runs."""
+
+    name: str
+    model: str
+    engine: Literal["vllm", "ollama"] = "vllm"
+    mode: Mode = "answer"
+    port: int = 0
+    received: list[Received] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    aborted: threading.Event = field(default_factory=threading.Event)
+    #: While clear, answers and the stream's next piece wait; tests open it.
+    gate: threading.Semaphore | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def forget(self) -> None:
+        self.received.clear()
+        self.most_running = 0
+        self.mode = "answer"
+        self.gate = None
+        self.aborted.clear()
+
+
+class Members:
+    """Runs members on an event loop of its own thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._servers: dict[str, asyncio.Server] = {}
+
+    def start(self, member: Member) -> None:
+        """Listen on the member's port; on a free one the first time."""
+        listener = socket.create_server(("127.0.0.1", member.port))
+        member.port = listener.getsockname()[1]
+
+        async def serve() -> asyncio.Server:
+            return await asyncio.start_server(lambda r, w: _connection(member, r, w), sock=listener, limit=2**24)
+
+        self._servers[member.name] = asyncio.run_coroutine_threadsafe(serve(), self._loop).result(10)
+
+    def stop(self, member: Member) -> None:
+        """Stop listening: a new connection is refused, as by an engine that is still loading."""
+        server = self._servers.pop(member.name)
+
+        async def close() -> None:
+            server.close()
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
+
+    def close(self) -> None:
+        async def cancel() -> None:
+            for task in asyncio.all_tasks():
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+        for server in self._servers.values():
+            self._loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@contextlib.contextmanager
+def running_members(members: list[Member]) -> Iterator[Members]:
+    runner = Members()
+    try:
+        for member in members:
+            runner.start(member)
+        yield runner
+    finally:
+        runner.close()
+
+
+async def _connection(member: Member, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        while request := await _read(reader):
+            if not await _answer(member, request, reader, writer):
+                break
+    writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> Received | None:
+    head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
+    if not head:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    length = int(headers.get("content-length", 0))
+    return Received(method, path, headers, await reader.readexactly(length))
+
+
+async def _answer(
+    member: Member, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """True when the connection can be used again."""
+    if request.method == "GET":
+        await _write_json(writer, 200, _reading(member, request.path))
+        return True
+    member.received.append(request)
+    member.running += 1
+    member.most_running = max(member.most_running, member.running)
+    work = asyncio.ensure_future(_work(member, request, writer))
+    left = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            member.aborted.set()
+            return False
+        return work.result()
+    finally:
+        member.running -= 1
+        work.cancel()
+        left.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await left
+
+
+async def _work(member: Member, request: Received, writer: asyncio.StreamWriter) -> bool:
+    await _pass_gate(member)
+    mode = member.mode
+    if mode == "silent":
+        await asyncio.Event().wait()
+    if mode == "reset":
+        _reset(writer)
+        return False
+    if mode in _STATUS:
+        await _write_json(writer, _STATUS[mode], {"error": {"message": f"{member.name} is {mode}"}})
+        return True
+    asked = _asked(request)
+    if asked.get("stream") is True:
+        await _stream(member, writer)
+        return mode != "reset_in_stream"
+    await _write_json(writer, 200, {"member": member.name, "path": request.path, "bytes": len(request.body)})
+    return True
+
+
+async def _stream(member: Member, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number in range(3):
+        if number:
+            await _pass_gate(member)
+        _chunk(writer, f"data: {json.dumps({'member': member.name, 'piece': number})}\n\n")
+        await writer.drain()
+        if member.mode == "reset_in_stream":
+            _reset(writer)
+            return
+    _chunk(writer, "data: [DONE]\n\n")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+async def _pass_gate(member: Member) -> None:
+    if member.gate is not None:
+        while not member.gate.acquire(blocking=False):
+            await asyncio.sleep(0.005)
+
+
+def _chunk(writer: asyncio.StreamWriter, text: str) -> None:
+    writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST instead of FIN (SO_LINGER of zero), as the kernel does for a process that was killed."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _reading(member: Member, path: str) -> dict[str, object]:
+    if path == "/v1/models":
+        identity = f"{member.model}:latest" if member.engine == "ollama" else member.model
+        entry = {"id": identity, "object": "model", "created": 1700000000, "owned_by": member.engine}
+        other = {"id": "a-model-of-nobody", "object": "model", "created": 1700000000, "owned_by": member.engine}
+        return {"object": "list", "data": [other, entry]}
+    return {"member": member.name, "path": path}
+
+
+def _asked(request: Received) -> dict[str, object]:
+    try:
+        body = json.loads(request.body)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+async def _write_json(writer: asyncio.StreamWriter, status: int, content: object) -> None:
+    data = json.dumps(content).encode()
+    writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode())
+    writer.write(data)
+    await writer.drain()

@@ -1,0 +1,166 @@
+"""A gateway for tests: the files that stoker renders, in a real nginx, in front of members on 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gateway_members import Member
+from nginx_binary import nginx_command
+from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
+from stoker.spec.gateway import Gateway, Pool
+
+T = TypeVar("T")
+PATIENCE = 10.0  # seconds; a limit for what takes milliseconds
+
+
+@dataclass
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The error object; fails when the answer is not an error as OpenAI's clients read it."""
+        assert self.headers["content-type"] == "application/json", self
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}, error
+        assert error["type"] == ("invalid_request_error" if self.status < 500 else "server_error")
+        return dict(error)
+
+
+def read_reply(connection: socket.socket) -> Reply:
+    """The next answer on a connection."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return _reply(response)
+
+
+def _reply(response: http.client.HTTPResponse) -> Reply:
+    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+
+
+def pool_of(reply: Reply) -> str:
+    """The pool whose member answered, by the member's name."""
+    return str(reply.json["member"]).split("_")[0]
+
+
+@dataclass
+class RunningGateway:
+    """A gateway that answers on 127.0.0.1."""
+
+    port: int
+    identity: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    def ask(
+        self, path: str, body: object = None, *, method: str = "", raw: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """POST when there is a body, else GET. ``raw`` sends bytes as they are, an iterable of them chunked."""
+        data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method or ("GET" if data is None else "POST"), path, data,
+                               {"Content-Type": "application/json", **(headers or {})})
+            return _reply(connection.getresponse())
+
+    def send(self, request: bytes) -> Reply:
+        """Bytes as they are, for what an HTTP library refuses to send. The answer must come with a status line."""
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            connection.sendall(request)
+            return read_reply(connection)
+
+    def open(self, path: str, body: object) -> socket.socket:
+        """A connection on which a request was sent; its answer is for the caller to read."""
+        data = json.dumps(body).encode()
+        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+                           f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        return connection
+
+    def log(self, path: str) -> dict[str, Any]:
+        """The newest line of the access log for a path."""
+        def newest() -> dict[str, Any] | None:
+            lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+            entries = [entry for entry in map(json.loads, lines) if entry["path"] == path]
+            return entries[-1] if entries else None
+
+        return until(newest)
+
+    def output(self) -> str:
+        return self.log_file.read_text()
+
+
+class Start(Protocol):
+    """Starts a gateway in front of members, with other limits than the default."""
+
+    def __call__(self, members: list[Member], **limits: int) -> RunningGateway: ...
+
+
+def until(condition: Callable[[], T | None]) -> T:
+    """The first true value of a condition. Fails after PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not true within {PATIENCE} s: {condition}"
+        time.sleep(0.01)
+    return value
+
+
+def backends_of(gateway: Gateway, members: Iterable[Member]) -> list[Backend]:
+    members = list(members)
+    return [_backend(pool, [member for member in members if member.model == pool.model]) for pool in gateway.pools]
+
+
+def _backend(pool: Pool, members: list[Member]) -> Backend:
+    return Backend(pool, members[0].engine, tuple(member.address for member in members))
+
+
+@contextlib.contextmanager
+def running_gateway(gateway: Gateway, members: Iterable[Member], directory: Path) -> Iterator[RunningGateway]:
+    """The gateway with a free port in place of its own, ready to answer."""
+    gateway = gateway.model_copy(update={"port": _free_port()})
+    files = render_gateway(gateway, backends_of(gateway, members))
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    log_file = directory.with_suffix(".log")
+    command = nginx_command(directory, "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;")
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        running = RunningGateway(gateway.port, "", process, log_file)
+        running.identity = until(lambda: _health(running))
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+
+
+def _health(gateway: RunningGateway) -> str | None:
+    assert gateway.process.poll() is None, f"nginx ended: {gateway.output()}"
+    with contextlib.suppress(ConnectionError):
+        return gateway.ask("/health").headers.get("x-stoker-config")
+    return None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

@@ -1,0 +1,95 @@
+"""What a gateway may look like in group_data, and what is said when it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stoker.spec.gateway import Gateway
+
+LLAMA = {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True}
+QWEN = {"name": "qwen", "model": "qwen2.5-14b", "kind": "chat", "prefix": "/qwen"}
+EMBED = {"name": "embed", "model": "bge-m3", "kind": "embeddings", "prefix": "/embed", "default": True}
+
+
+def described(*pools: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"container": "bge_nginx", "port": 11436, "config_file": "nginx-unified.conf", "pools": list(pools), **changes}
+
+
+def problem(description: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Gateway.model_validate(description)
+    return "\n".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors())
+
+
+def test_defaults() -> None:
+    gateway = Gateway.model_validate(described(EMBED, LLAMA, QWEN))
+    limits = gateway.limits
+    assert gateway.service == "nginx"
+    assert (limits.connect_seconds, limits.read_seconds, limits.send_seconds) == (2, 600, 600)
+    assert (limits.parsed_body_mib, limits.body_mib) == (32, 100)
+    assert [pool.default for pool in gateway.pools] == [True, True, False]
+
+
+def test_hosts_restrict_a_pool() -> None:
+    gateway = Gateway.model_validate(described({**EMBED, "hosts": ["192.168.31.65"]}))
+    assert gateway.pools[0].hosts == ("192.168.31.65",)
+
+
+def test_a_pool_needs_no_prefix() -> None:
+    assert Gateway.model_validate(described({**LLAMA, "prefix": None})).pools[0].prefix is None
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        ([LLAMA, {**QWEN, "name": "llama"}], "2 pools (llama, llama) have the name 'llama'"),
+        ([LLAMA, {**QWEN, "prefix": "/llama"}], "2 pools (llama, qwen) have the prefix '/llama'"),
+        ([LLAMA, {**QWEN, "model": "llama3.1-8b"}], "2 pools (llama, qwen) have the model 'llama3.1-8b'"),
+        ([EMBED, {**EMBED, "name": "more", "prefix": "/more", "model": "bge-m3:latest", "default": False}],
+         "2 pools (embed, more) have the model 'bge-m3'"),
+        ([QWEN], "no chat pool is the default"),
+        ([EMBED, QWEN], 'add "default": True to one of qwen'),
+        ([LLAMA, {**QWEN, "default": True}], "2 chat pools (llama, qwen) are the default"),
+        ([], "at least 1 item"),
+        ([{**LLAMA, "prefix": "/v1"}], "/v1 belongs to the gateway itself"),
+        ([{**LLAMA, "prefix": "/stoker"}], "/stoker belongs to the gateway itself"),
+        ([{**LLAMA, "prefix": "llama"}], "pools.0.prefix"),
+        ([{**LLAMA, "prefix": "/llama/"}], "pools.0.prefix"),
+        ([{**LLAMA, "prefix": "/a/b"}], "pools.0.prefix"),
+        ([{**LLAMA, "name": "Llama; }"}], "pools.0.name"),
+        ([{**LLAMA, "kind": "images"}], "pools.0.kind"),
+        ([{**LLAMA, "model": 'x"; }'}], "pools.0.model"),
+        ([{**LLAMA, "hosts": []}], "pools.0.hosts"),
+        ([{**LLAMA, "weight": 3}], "pools.0.weight: Extra inputs"),
+    ],
+)
+def test_bad_pools(pools: list[dict[str, Any]], expected: str) -> None:
+    assert expected in problem(described(*pools))
+
+
+def test_all_clashes_are_named_at_once() -> None:
+    text = problem(described(QWEN, {**QWEN, "prefix": "/other"}))
+    assert "the name 'qwen'" in text
+    assert "the model 'qwen2.5-14b'" in text
+    assert "no chat pool is the default" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"port": 0}, "port"),
+        ({"port": "11436"}, "port"),
+        ({"container": "a b"}, "container"),
+        ({"config_file": "../nginx.conf"}, "config_file"),
+        ({"config_file": "router.js"}, "router.js is the name of the gateway's own script"),
+        ({"limits": {"connect_seconds": 0}}, "limits.connect_seconds"),
+        ({"limits": {"body_mib": 10}}, "body_mib 10 is smaller than parsed_body_mib 32"),
+        ({"limits": {"read_timeout": 5}}, "limits.read_timeout: Extra inputs"),
+        ({"image": "nginx:latest"}, "image: Extra inputs"),
+    ],
+)
+def test_bad_gateways(changes: dict[str, Any], expected: str) -> None:
+    assert expected in problem(described(LLAMA, **changes))
