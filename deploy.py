@@ -7,6 +7,7 @@ preflight.verdict()
 base.package_sources()
 base.packages()
 docker.engine()
+nvidia.driver()
 nvidia.container_toolkit()
 
 models.directories()

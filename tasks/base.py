@@ -10,8 +10,8 @@ from stoker.steps import base, sources
 def package_sources() -> None:
     run = session()
     described = run.fleet.host(host.name)
-    converge(name="Package sources", run=run, step=lambda state: sources.actions(described, state))
+    converge(name="Package sources", run=run, step=lambda state: sources.actions(described, state), needs_gpus=False)
 
 
 def packages() -> None:
-    converge(name="Base packages", run=session(), step=base.actions)
+    converge(name="Base packages", run=session(), step=base.actions, needs_gpus=False)

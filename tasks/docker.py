@@ -10,4 +10,6 @@ from stoker.steps import docker
 def engine() -> None:
     run = session()
     described = run.fleet.host(host.name)
-    converge(name="Docker", run=run, step=lambda state: docker.actions(described, state))
+    converge(
+        name="Docker", run=run, step=lambda state: docker.actions(described, state), reloads=True, needs_gpus=False
+    )

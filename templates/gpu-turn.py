@@ -120,9 +120,7 @@ def answers(url: str) -> bool:
 def start(command: list[str]) -> int:
     """Start the engine with the signal state of a fresh process. Returns its pid."""
     # Python ignores SIGPIPE and SIGXFSZ; an ignored signal would be inherited.
-    return os.posix_spawnp(
-        command[0], command, os.environ, setsigmask=(), setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
-    )
+    return os.posix_spawnp(command[0], command, os.environ, setsigmask=(), setsigdef=(signal.SIGPIPE, signal.SIGXFSZ))
 
 
 def reap(engine: int) -> int | None:

@@ -30,11 +30,7 @@ def find_mirror(sources: list[str], codename: str) -> Mirror | None:
     formats).
     """
     for text in sources:
-        found = (
-            _find_deb822(text, codename)
-            if re.search(r"(?mi)^Types:", text)
-            else _find_one_line(text, codename)
-        )
+        found = _find_deb822(text, codename) if re.search(r"(?mi)^Types:", text) else _find_one_line(text, codename)
         if found:
             return found
     return None
@@ -56,17 +52,11 @@ def _find_deb822(text: str, codename: str) -> Mirror | None:
     for stanza in re.split(r"\n\s*\n", text):
         lines = (line for line in stanza.splitlines() if not line.startswith("#"))
         fields = {
-            key.strip().lower(): value.split()
-            for key, colon, value in (line.partition(":") for line in lines)
-            if colon
+            key.strip().lower(): value.split() for key, colon, value in (line.partition(":") for line in lines) if colon
         }
         if "deb" not in fields.get("types", []) or fields.get("enabled") == ["no"]:
             continue
-        if (
-            codename in fields.get("suites", [])
-            and "main" in fields.get("components", [])
-            and fields.get("uris")
-        ):
+        if codename in fields.get("suites", []) and "main" in fields.get("components", []) and fields.get("uris"):
             signed = fields.get("signed-by", [])
             return Mirror(
                 fields["uris"][0].rstrip("/"),
@@ -81,9 +71,7 @@ def machine_mirror(etc: Path = Path("/etc")) -> Mirror:
     Raises:
         BuildError: the machine is not Debian, or its apt sources name no mirror of its own release.
     """
-    release = dict(
-        line.split("=", 1) for line in (etc / "os-release").read_text().splitlines() if "=" in line
-    )
+    release = dict(line.split("=", 1) for line in (etc / "os-release").read_text().splitlines() if "=" in line)
     codename = release.get("VERSION_CODENAME", "").strip('"')
     folder = etc / "apt/sources.list.d"
     files = [etc / "apt/sources.list", *sorted([*folder.glob("*.sources"), *folder.glob("*.list")])]
@@ -172,9 +160,7 @@ class AptRoot:
         return "\n".join([*acquire, *lines, *fixed]) + "\n"
 
     def _apt(self, *argv: str) -> str:
-        return run(
-            argv, env={"APT_CONFIG": str(self.folder / "apt.conf"), "DEBIAN_FRONTEND": "noninteractive"}
-        )
+        return run(argv, env={"APT_CONFIG": str(self.folder / "apt.conf"), "DEBIAN_FRONTEND": "noninteractive"})
 
     def closure(self, names: list[str]) -> list[Package]:
         """`names` and everything that they depend on, chosen by apt for an empty system, downloaded."""
@@ -191,9 +177,7 @@ class AptRoot:
             nothing = f"Dir::Cache::archives={self.folder / 'empty'}"
             uris = self._apt("apt-get", "--yes", "--print-uris", "--quiet=2", "-o", nothing, *command)
             wanted = parse_uris(uris)
-            missing = [
-                f"{name}={version}" for name, version, file in wanted if not (self.archives / file).is_file()
-            ]
+            missing = [f"{name}={version}" for name, version, file in wanted if not (self.archives / file).is_file()]
             if missing and command[0] == "install":
                 self._apt("apt-get", "--yes", "--download-only", *command)
             elif missing:
@@ -204,13 +188,9 @@ class AptRoot:
                 )
             shown = self._apt("apt-cache", "show", *[f"{name}={version}" for name, version, _ in wanted])
         stanzas = {
-            (get_field(text, "Package"), get_field(text, "Version")): text
-            for text in shown.strip().split("\n\n")
+            (get_field(text, "Package"), get_field(text, "Version")): text for text in shown.strip().split("\n\n")
         }
-        return [
-            Package(name, version, stanzas[name, version], self.archives / file)
-            for name, version, file in wanted
-        ]
+        return [Package(name, version, stanzas[name, version], self.archives / file) for name, version, file in wanted]
 
 
 def get_field(stanza: str, name: str) -> str:

@@ -53,9 +53,7 @@ class Internet:
 
     def apt(self, release: str) -> AptRoot:
         """The private apt of a release; one object each, since its lists are fetched once."""
-        return self._roots.setdefault(
-            release, AptRoot(release, self.work / "apt" / release, self.work / "debs")
-        )
+        return self._roots.setdefault(release, AptRoot(release, self.work / "apt" / release, self.work / "debs"))
 
     def parts(self) -> list[Part]:
         """Every part, each after the ones that it needs."""
@@ -81,9 +79,7 @@ class Internet:
         )
         table = self.contents
         parts = [
-            Part(
-                "keys", lambda folder, needed: self.key.export(folder), (), fingerprint, links={"keys": "."}
-            ),
+            Part("keys", lambda folder, needed: self.key.export(folder), (), fingerprint, links={"keys": "."}),
             Part(
                 "debian",
                 self._debian,
@@ -154,9 +150,7 @@ class Internet:
                 path = pool_path(package.name, package.file.name.replace("%3a", ":").replace(":", "_"))
                 _link(package.file, folder / path)
                 entries.append(
-                    Entry(
-                        package.stanza, path, package.file.stat().st_size, get_field(package.stanza, "SHA256")
-                    )
+                    Entry(package.stanza, path, package.file.stat().st_size, get_field(package.stanza, "SHA256"))
                 )
             write_suite(folder, release, "main", entries, self.key, "Debian")
             self.store.say(f"debian: {len(entries)} packages for {release}")
@@ -216,9 +210,7 @@ class Internet:
                 stack.insert(0, layers["image-base"])
             digest = add_image(folder, image["name"], image["tags"], config, stack)
             size = sum(layer.size for layer in stack) / 1e6
-            self.store.say(
-                f"registry: {image['name']}:{image['tags'][0]} {digest[:19]} ({size:.1f} MB compressed)"
-            )
+            self.store.say(f"registry: {image['name']}:{image['tags'][0]} {digest[:19]} ({size:.1f} MB compressed)")
 
     def _hub(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         run([sys.executable, PROJECT / "lab/models/make.py", folder], cwd=PROJECT)
@@ -291,9 +283,7 @@ def main() -> int:
         prog="python3 -m lab.internet.build", description="Build what the lab's internet serves."
     )
     parser.add_argument("--cache", type=Path, required=True, help="the lab's cache directory")
-    parser.add_argument(
-        "--only", nargs="+", metavar="PART", default=[], help="build these parts and what they need"
-    )
+    parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="build these parts and what they need")
     options = parser.parse_args()
     started = time.monotonic()
     try:

@@ -33,9 +33,7 @@ TIMEOUT_S = 10
 NOWHERE = "download.docker.com"
 NOWHERE_LIMIT_S = 2.0
 """A name outside the lab must be refused at once: a host that waits for it makes every mistake slow."""
-MANIFEST_TYPES = (
-    "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
-)
+MANIFEST_TYPES = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 
 class CheckError(Exception):

@@ -41,14 +41,10 @@ class Deb:
         control = tree / "DEBIAN"
         control.mkdir()
         files = [
-            file
-            for file in tree.rglob("*")
-            if file.is_file() and not file.is_symlink() and control not in file.parents
+            file for file in tree.rglob("*") if file.is_file() and not file.is_symlink() and control not in file.parents
         ]
         (control / "control").write_text(self.control(sum(file.stat().st_size for file in files) // 1024 + 1))
-        conffiles = sorted(
-            f"/{file.relative_to(tree)}\n" for file in files if file.relative_to(tree).parts[0] == "etc"
-        )
+        conffiles = sorted(f"/{file.relative_to(tree)}\n" for file in files if file.relative_to(tree).parts[0] == "etc")
         if conffiles:
             (control / "conffiles").write_text("".join(conffiles))
         for name, text in self.scripts.items():

@@ -72,15 +72,12 @@ def release_text(fields: dict[str, str], files: dict[str, bytes], now: datetime)
     lines = [f"{key}: {value}" for key, value in fields.items()]
     lines += [f"Date: {now.astimezone(UTC):%a, %d %b %Y %H:%M:%S} UTC", "Acquire-By-Hash: no", "SHA256:"]
     lines += [
-        f" {hashlib.sha256(content).hexdigest()} {len(content):>8} {path}"
-        for path, content in sorted(files.items())
+        f" {hashlib.sha256(content).hexdigest()} {len(content):>8} {path}" for path, content in sorted(files.items())
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_suite(
-    root: Path, suite: str, component: str, entries: Sequence[Entry], key: SigningKey, origin: str
-) -> None:
+def write_suite(root: Path, suite: str, component: str, entries: Sequence[Entry], key: SigningKey, origin: str) -> None:
     """Write and sign `root`/dists/`suite` with one component for amd64."""
     folder = root / "dists" / suite
     index = f"{component}/binary-amd64/Packages"
@@ -97,14 +94,10 @@ def write_suite(
 
 def write_flat(folder: Path, entries: Sequence[Entry], key: SigningKey, origin: str) -> None:
     """Write and sign a flat repository whose packages lie in `folder` itself."""
-    _write_indexes(
-        folder, "Packages", entries, {"Origin": origin, "Label": origin, "Architectures": "amd64"}, key
-    )
+    _write_indexes(folder, "Packages", entries, {"Origin": origin, "Label": origin, "Architectures": "amd64"}, key)
 
 
-def _write_indexes(
-    folder: Path, index: str, entries: Sequence[Entry], fields: dict[str, str], key: SigningKey
-) -> None:
+def _write_indexes(folder: Path, index: str, entries: Sequence[Entry], fields: dict[str, str], key: SigningKey) -> None:
     plain = packages_text(entries).encode()
     files = {index: plain, f"{index}.gz": gzip.compress(plain, 6, mtime=0)}
     for path, content in files.items():

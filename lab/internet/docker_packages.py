@@ -57,8 +57,7 @@ RECIPES = (
         "docker.io",
         "5:",
         {
-            "Depends": "containerd.io (>= 1.7.27), docker-ce-cli, iptables, nftables, libc6 (>= 2.34), "
-            "libsystemd0",
+            "Depends": "containerd.io (>= 1.7.27), docker-ce-cli, iptables, nftables, libc6 (>= 2.34), libsystemd0",
             "Recommends": "ca-certificates, pigz, procps, xz-utils",
             "Conflicts": "docker (<< 1.5~), docker-engine, docker.io",
             "Replaces": "docker-engine",
@@ -151,9 +150,7 @@ def upstream_version(debian_version: str, codename: str, number: int, epoch: str
     return f"{epoch}{plain.split('+', 1)[0].split('~', 1)[0]}-1~debian.{number}~{codename}"
 
 
-def build_repository(
-    root: Path, releases: Mapping[str, tuple[int, Mapping[str, Package]]], key: SigningKey
-) -> None:
+def build_repository(root: Path, releases: Mapping[str, tuple[int, Mapping[str, Package]]], key: SigningKey) -> None:
     """Fill `root` (which is .../linux/debian). `releases`: codename -> (release number, Debian packages by
     name).
     """
@@ -161,9 +158,7 @@ def build_repository(
         work = Path(temporary)
         for codename, (number, packages) in releases.items():
             extracted = {name: _extract(package, work) for name, package in packages.items()}
-            entries = [
-                _build(recipe, codename, number, packages, extracted, root, work) for recipe in RECIPES
-            ]
+            entries = [_build(recipe, codename, number, packages, extracted, root, work) for recipe in RECIPES]
             write_suite(root, codename, "stable", entries, key, ORIGIN)
     (root / "gpg").write_text(key.armored())
 

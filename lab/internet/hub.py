@@ -235,9 +235,7 @@ class Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", path):
             entry = self.hub.find(match[1], match[2], token)
             wanted = parse_qs(payload.decode()).get("paths", [])
-            self._send_json(
-                200, [tree_entry(file) for file in entry["files"] if file["path"] in wanted], body
-            )
+            self._send_json(200, [tree_entry(file) for file in entry["files"] if file["path"] in wanted], body)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/refs", path):
             entry = self.hub.find(match[1], "main", token)
             branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": entry["revision"]}
@@ -281,9 +279,7 @@ class Handler(BaseHTTPRequestHandler):
         if "sha256" in file:
             headers |= {"X-Linked-ETag": etag, "X-Linked-Size": str(file["size"])}
         if wanted.partial:
-            headers["Content-Range"] = (
-                f"bytes {wanted.start}-{wanted.start + wanted.length - 1}/{file['size']}"
-            )
+            headers["Content-Range"] = f"bytes {wanted.start}-{wanted.start + wanted.length - 1}/{file['size']}"
         for key, text in headers.items():
             self.send_header(key, text)
         self.end_headers()

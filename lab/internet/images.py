@@ -60,12 +60,7 @@ def check_versions(packages: Sequence[Package], at_least: Mapping[str, str]) -> 
     """
     versions = {package.name: package.version for package in packages}
     for name, oldest in at_least.items():
-        if (
-            subprocess.run(
-                ["dpkg", "--compare-versions", versions[name], "ge", oldest], check=False
-            ).returncode
-            != 0
-        ):
+        if subprocess.run(["dpkg", "--compare-versions", versions[name], "ge", oldest], check=False).returncode != 0:
             raise BuildError(
                 f"the mirror offers {name} {versions[name]}, and the gateway needs at least {oldest}; "
                 "wait for the mirror to catch up"
@@ -84,9 +79,7 @@ def build_base(packages: Sequence[Package], folder: Path) -> None:
     layer.save(folder / "layer.json")
 
 
-def build_double(
-    base: Layer, double: Path, python_packages: Sequence[str], cache: Path, folder: Path
-) -> None:
+def build_double(base: Layer, double: Path, python_packages: Sequence[str], cache: Path, folder: Path) -> None:
     """The layer of an engine's double: what its install.sh and its Python packages add to the base."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)

@@ -42,9 +42,7 @@ class SigningKey:
             if USER_ID not in self._gpg("--list-secret-keys"):
                 self._gpg("--quick-gen-key", USER_ID, "rsa3072", "sign", "never")
             listing = self._gpg("--with-colons", "--list-secret-keys", USER_ID)
-            known.write_text(
-                next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
-            )
+            known.write_text(next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:")))
         return known.read_text()
 
     def export(self, folder: Path) -> None:

@@ -45,19 +45,13 @@ def digest_inputs(paths: Iterable[Path], extra: Iterable[str] = ()) -> str:
     for text in extra:
         total.update(text.encode() + b"\0")
     for path in paths:
-        files = (
-            sorted(file for file in path.rglob("*") if "__pycache__" not in file.parts)
-            if path.is_dir()
-            else [path]
-        )
+        files = sorted(file for file in path.rglob("*") if "__pycache__" not in file.parts) if path.is_dir() else [path]
         for file in files:
             total.update(str(file.relative_to(path.parent)).encode() + b"\0")
             if file.is_symlink():
                 total.update(os.readlink(file).encode())
             elif file.is_file():
-                total.update(
-                    f"{file.stat().st_mode & 0o111:o}".encode() + hashlib.sha256(file.read_bytes()).digest()
-                )
+                total.update(f"{file.stat().st_mode & 0o111:o}".encode() + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()[:16]
 
 
@@ -65,9 +59,7 @@ def digests(parts: list[Part]) -> dict[str, str]:
     """Each part's digest; `parts` lists every part after the ones that it needs."""
     found: dict[str, str] = {}
     for part in parts:
-        found[part.name] = digest_inputs(
-            part.inputs, [part.name, part.settings, *(found[need] for need in part.needs)]
-        )
+        found[part.name] = digest_inputs(part.inputs, [part.name, part.settings, *(found[need] for need in part.needs)])
     return found
 
 

@@ -145,9 +145,7 @@ def manifest_json(config: bytes, layers: Sequence[Layer]) -> bytes:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "size": len(config), "digest": digest_of(config)},
-            "layers": [
-                {"mediaType": LAYER_TYPE, "size": layer.size, "digest": layer.digest} for layer in layers
-            ],
+            "layers": [{"mediaType": LAYER_TYPE, "size": layer.size, "digest": layer.digest} for layer in layers],
         },
         indent=2,
     ).encode()
@@ -158,9 +156,7 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def add_image(
-    storage: Path, name: str, tags: Sequence[str], config: ImageConfig, layers: Sequence[Layer]
-) -> str:
+def add_image(storage: Path, name: str, tags: Sequence[str], config: ImageConfig, layers: Sequence[Layer]) -> str:
     """Put an image into the registry's `storage` under `name` with `tags`; return the manifest's digest.
 
     Layer files are hard-linked: storage and layers must lie on one file system.

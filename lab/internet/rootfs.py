@@ -74,9 +74,7 @@ def extract(packages: Sequence[Package], root: Path) -> None:
     for package in sorted(packages, key=lambda package: package.name != "base-files"):
         if package.name in LEFT_OUT:
             continue
-        with subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", package.file], stdout=subprocess.PIPE
-        ) as unpacked:
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package.file], stdout=subprocess.PIPE) as unpacked:
             done = subprocess.run(
                 ["tar", "-x", "--keep-directory-symlink", "-C", root],
                 stdin=unpacked.stdout,

@@ -70,9 +70,7 @@ def assign(paths: list[str]) -> dict[str, list[str]]:
     """Package name -> the paths of the tree that it holds."""
     found: dict[str, list[str]] = {recipe.name: [] for recipe in RECIPES}
     for path in paths:
-        owner = next(
-            recipe for recipe in RECIPES if any(fnmatch.fnmatch(path, pattern) for pattern in recipe.paths)
-        )
+        owner = next(recipe for recipe in RECIPES if any(fnmatch.fnmatch(path, pattern) for pattern in recipe.paths))
         found[owner.name].append(path)
     return found
 

@@ -22,9 +22,7 @@ def _python_with_pip() -> str:
         except BuildError:
             continue
         return str(candidate)
-    raise BuildError(
-        "no pip found: neither the project's .venv nor this Python has it; `make env` makes the former"
-    )
+    raise BuildError("no pip found: neither the project's .venv nor this Python has it; `make env` makes the former")
 
 
 def download(requirements: Sequence[str], cache: Path, python: str) -> list[Path]:
@@ -94,7 +92,5 @@ def console_scripts(entry_points: str) -> dict[str, str]:
 def _write_program(file: Path, target: str) -> None:
     module, _, function = target.split(" ")[0].partition(":")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        f"#!/usr/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
-    )
+    file.write_text(f"#!/usr/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n")
     file.chmod(0o755)

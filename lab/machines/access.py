@@ -86,7 +86,7 @@ def trust(lab: Lab) -> None:
     lines = []
     for host in lab.hosts:
         kind, key = (HOST_KEYS / f"{host.name}.pub").read_text().split()[:2]
-        lines.append(f"{host.address},{host.name} {kind} {key}\n")
+        lines.append(f"{host.address} {kind} {key}\n")
     KNOWN_HOSTS.write_text("".join(lines))
 
 

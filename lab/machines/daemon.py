@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from lab.machines import processes
@@ -122,7 +123,7 @@ def _start_dockerd() -> None:
     _wait_for(process, lambda: SOCKET.is_socket() and running(), "dockerd", log)
 
 
-def _wait_for(process: subprocess.Popen[bytes], ready, name: str, log: Path) -> None:  # type: ignore[no-untyped-def]
+def _wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool], name: str, log: Path) -> None:
     processes.wait_until(lambda: process.poll() is not None or ready(), START_SECONDS)
     if process.poll() is None and ready():
         return

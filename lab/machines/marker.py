@@ -59,6 +59,11 @@ def set_up() -> None:
     UP_MARKER.write_text(json.dumps({"checkout": str(ROOT), "boot": _boot()}))
 
 
+def clear_up() -> None:
+    """Note that the lab is being changed; it is not up before set_up."""
+    UP_MARKER.unlink(missing_ok=True)
+
+
 def _checkout(file: Path) -> Path | None:
     try:
         noted = json.loads(file.read_text())

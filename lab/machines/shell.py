@@ -38,11 +38,11 @@ def run(
     Raises LabError with the last lines of its output when it fails (unless check is False), is missing or takes too long.
     """
     feed = stdin if isinstance(stdin, bytes) else None
-    source = subprocess.PIPE if feed is not None else (stdin or subprocess.DEVNULL)
+    source = subprocess.PIPE if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL)
     try:
         process = subprocess.Popen(
             list(argv),
-            stdin=source,  # type: ignore[arg-type]
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
@@ -86,7 +86,7 @@ def stream(
     with _running_lock:
         _running.add(process)
     assert process.stdout is not None
-    last: deque[str] = deque(maxlen=LINES_OF_AN_ERROR)
+    last: deque[str] = deque(maxlen=2)  # the lines before have been seen
     with process.stdout:
         for line in process.stdout:
             last.append(line.rstrip())

@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
             content.build()
             ui.say(f"The lab is already up ({time.monotonic() - started:.1f} s). {_hint(lab)}")
             return 0
+        marker.clear_up()
         _bring_up(lab, fresh)
         marker.set_up()
     ui.say(f"The lab is up, after {time.monotonic() - started:.1f} s. {_hint(lab)}")

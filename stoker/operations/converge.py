@@ -14,27 +14,36 @@ from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
 from stoker.operations.shell import say_on, shell_on
 from stoker.run.session import Session
+from stoker.steps import driver
 from stoker.steps.action import Action
 
 Step = Callable[[HostState], list[Action]]
 
 
 @operation()
-def converge(run: Session, step: Step) -> Generator[Any, None, None]:
+def converge(run: Session, step: Step, needs_gpus: bool = True, reloads: bool = False) -> Generator[Any, None, None]:
     """Run the actions that ``step`` finds missing on this host.
 
     The step is asked twice, when the run is planned and again right before it is executed, each time with what is true then.
+    ``needs_gpus``: the step cannot say anything while the host's cards are not known. ``reloads``: its packages make systemd
+    reload, after which the engines' GPUs are looked at.
     """
     if run.refused(host.name):
         host.noop("refused by the preflight")  # it may have no GPUs to reckon with; the barrier ends the run
         return
-    actions = step(current(host, run.fleet))
+    found = current(host, run.fleet)
+    if needs_gpus and driver.awaited(run.fleet.host(host.name), found):
+        host.noop("waits for the driver")
+        return
+    actions = step(found)
     if not actions:
         pin(host)
         host.noop("as described")
         return
     if not state.is_executing:
         run.planned.setdefault(host.name, []).extend(actions)
+    elif reloads:
+        run.reloaded.add(host.name)
     for action in actions:
         if state.is_executing:
             host.log(str(action), log_func=logger.info)
@@ -47,22 +56,22 @@ def _command(action: Action) -> StringCommand | FunctionCommand:
         return FunctionCommand(_call, (action,), {})
     if action.long:
         return FunctionCommand(_long, (action,), {})
-    return StringCommand("sh -c", shlex.quote(action.script), _stdin=action.stdin)
+    return StringCommand("sh -c", shlex.quote(action.script), _stdin=action.stdin or "")
 
 
-def _call(pyinfra_state: Any, pyinfra_host: Any, action: Action) -> bool:
+def _call(state: Any, host: Any, action: Action) -> bool:
     """pyinfra looks at the result only of functions that take state and host: False is a failure without a traceback."""
     assert action.function is not None
-    error = action.function(shell_on(pyinfra_host), say_on(pyinfra_host))
-    return _report(pyinfra_host, action, error)
+    error = action.function(shell_on(host), say_on(host))
+    return _report(host, action, error)
 
 
-def _long(pyinfra_state: Any, pyinfra_host: Any, action: Action) -> bool:
-    error = run_long(shell_on(pyinfra_host), say_on(pyinfra_host), action)
-    return _report(pyinfra_host, action, error)
+def _long(state: Any, host: Any, action: Action) -> bool:
+    error = run_long(shell_on(host), say_on(host), action)
+    return _report(host, action, error)
 
 
-def _report(pyinfra_host: Any, action: Action, error: str | None) -> bool:
+def _report(host: Any, action: Action, error: str | None) -> bool:
     if error is not None:
-        pyinfra_host.log_styled(f"{action.description}: {error}", fg="red", log_func=logger.error)
+        host.log_styled(f"{action.description}: {error}", fg="red", log_func=logger.error)
     return error is None

@@ -31,7 +31,8 @@ def verdict(run: Session, host_name: str) -> list[Refusal]:
     wanted = addresses(described, found)
     if wanted and not against:
         # Mirrors matter only when something has to be downloaded.
-        against = unreachable_sources(described, host.get_fact(Reach, addresses=wanted))
+        reach: dict[str, str] = host.get_fact(Reach, addresses=wanted)
+        against = unreachable_sources(described, reach)
     return against
 
 
@@ -54,14 +55,12 @@ def unreachable_hosts(pyinfra_state: Any) -> list[str]:
     ]
 
 
-def _refuse(pyinfra_state: Any, pyinfra_host: Any, run: Session, unreachable: list[str]) -> bool:
-    mine = run.refusals.get(pyinfra_host.name, [])
-    others = [name for name, found in run.refusals.items() if found and name != pyinfra_host.name] + unreachable
+def _refuse(state: Any, host: Any, run: Session, unreachable: list[str]) -> bool:
+    mine = run.refusals.get(host.name, [])
+    others = [name for name, found in run.refusals.items() if found and name != host.name] + unreachable
     for refusal in mine:
-        pyinfra_host.log_styled(f"refused: {refusal.reason}", fg="red", log_func=logger.error)
-        pyinfra_host.log(f"  remedy: {refusal.remedy}", log_func=logger.error)
+        host.log_styled(f"refused: {refusal.reason}", fg="red", log_func=logger.error)
+        host.log(f"  remedy: {refusal.remedy}", log_func=logger.error)
     if not mine:
-        pyinfra_host.log_styled(
-            f"nothing was changed here, because of {', '.join(others)}", fg="yellow", log_func=logger.error
-        )
+        host.log_styled(f"nothing was changed here, because of {', '.join(others)}", fg="yellow", log_func=logger.error)
     return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from typing import Any
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, operation
+from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from stoker.facts.host_state import current, forget, pin
 from stoker.facts.state import HostState
@@ -19,6 +20,7 @@ from stoker.run.interrupt import interrupted
 from stoker.run.session import Session
 from stoker.spec.fleet import Host
 from stoker.spec.settings import OllamaModel
+from stoker.steps import driver
 from stoker.steps.action import Action
 from stoker.steps.layout import READY
 from stoker.steps.stack import container_reason, uuids
@@ -31,6 +33,12 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
         host.noop("refused by the preflight")
         return
     described = run.fleet.host(host_name)
+    if driver.awaited(described, current(host, run.fleet)):
+        host.noop("waits for the driver")
+        return
+    if state.is_executing and host_name in run.reloaded:
+        yield from _bring_back_gpus(described, current(host, run.fleet))
+        forget(host)
     waiting = unproven(described, current(host, run.fleet), run.only)
     if not waiting:
         pin(host)
@@ -44,6 +52,20 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
             Action(f"wait until {names} answer{'s' if len(waiting) == 1 else ''}")
         )
     yield FunctionCommand(_wait, (run, waiting), {})
+
+
+def _bring_back_gpus(described: Host, found: HostState) -> Generator[Any, None, None]:
+    """Docker or the toolkit was changed in this run, and systemd reloaded: look whether every engine still has its cards.
+
+    With CDI they stay. A container made in another way may have lost them, and only a new start brings them back.
+    """
+    names = [instance.name for _, instance in described.instances() if instance.name in found.containers]
+    if names:
+        lines = [
+            f"docker exec {name} nvidia-smi -L >/dev/null 2>&1 || {{ echo '{name} lost its GPU: restarting it'; docker restart {name}; }}"
+            for name in map(shlex.quote, names)
+        ]
+        yield StringCommand("sh -c", shlex.quote("; ".join(lines)))
 
 
 def unproven(described: Host, found: HostState, only: tuple[str, ...] = ()) -> list[Target]:
@@ -81,31 +103,31 @@ def unproven(described: Host, found: HostState, only: tuple[str, ...] = ()) -> l
     return targets
 
 
-def _wait(pyinfra_state: Any, pyinfra_host: Any, run: Session, targets: list[Target]) -> bool:
-    shell = shell_on(pyinfra_host)
+def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
+    shell = shell_on(host)
 
     def execute(script: str) -> RunResult:
         try:
             ok, lines = shell(script)
         except Exception as error:  # paramiko, gevent and pyinfra each raise their own
-            _reconnect(pyinfra_host)
+            _reconnect(host)
             raise ConnectionLost(str(error)) from error
         return RunResult(0 if ok else 1, "\n".join(lines) + "\n")
 
-    timeout = run.fleet.host(pyinfra_host.name).settings.ready_timeout
+    timeout = run.fleet.host(host.name).settings.ready_timeout
     outcomes = wait_ready(execute, targets, run.board, timeout_seconds=timeout, interrupted=interrupted)
     run.outcomes += outcomes
     for outcome in outcomes:
         if not outcome.ok:
             for line in outcome.report().splitlines():
-                pyinfra_host.log(line, log_func=logger.error)
+                host.log(line, log_func=logger.error)
     return all(outcome.ok for outcome in outcomes)
 
 
-def _reconnect(pyinfra_host: Any) -> None:
+def _reconnect(host: Any) -> None:
     """A dropped connection must not end a wait of minutes. Failure is noticed at the next look."""
-    pyinfra_host.connected = False
+    host.connected = False
     try:
-        pyinfra_host.connect(show_errors=False)
+        host.connect(show_errors=False)
     except Exception:
         return

@@ -11,6 +11,7 @@ from stoker.facts.state import Gpu, HostState
 from stoker.spec.fleet import Host
 from stoker.spec.settings import OllamaModel
 from stoker.steps.docker import DAEMON_JSON
+from stoker.steps.driver import can_be_installed
 
 #: Distributions by ID and codename, and how sure it is that a deploy onto them works.
 SUPPORTED = {
@@ -133,6 +134,8 @@ def _docker(host: Host, state: HostState) -> Reasons:
 
 def _driver(host: Host, state: HostState) -> Reasons:
     if state.gpu_error:
+        if host.settings.nvidia.install_driver and can_be_installed(state):
+            return
         if "not installed" in state.gpu_error or "not found" in state.gpu_error:
             yield ("no NVIDIA driver is installed", _install_driver(host, state), "driver-missing")
         elif "mismatch" in state.gpu_error:

@@ -149,7 +149,7 @@ def gpu_label(target: Target) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """"8.4 s" below a minute, else "3:07"."""
+    """ "8.4 s" below a minute, else "3:07"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -171,5 +171,3 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
         if not one.ok
     ]
     return lines
-
-

@@ -15,11 +15,13 @@ def death_diagnosis(engine: str, container: Container, exit_code: int | None, lo
     `exit_code` is None when the container runs again and its code is gone.
     """
     if container.error and (docker := diagnose_text(engine, container.error)):
-        return docker if docker.id != UNKNOWN else replace(docker, cause=f"Docker could not start it: {container.error[:200]}")
-    if container.error:
-        return Diagnosis(
-            UNKNOWN, "Docker could not start the container", "read Docker's reason", container.error[:400]
+        return (
+            docker
+            if docker.id != UNKNOWN
+            else replace(docker, cause=f"Docker could not start it: {container.error[:200]}")
         )
+    if container.error:
+        return Diagnosis(UNKNOWN, "Docker could not start the container", "read Docker's reason", container.error[:400])
     found = engine_diagnosis(engine, log)
     if found and found.id != UNKNOWN:
         return found
@@ -58,7 +60,9 @@ def _by_exit_code(code: int | None) -> Diagnosis:
                 "see the last lines of the log; often driver and image do not fit: driver branch 580 for V100 and P40",
             )
         case 143:
-            return told("ended-without-error", "it was told to stop (SIGTERM)", "see who stopped it: docker events on the host")
+            return told(
+                "ended-without-error", "it was told to stop (SIGTERM)", "see who stopped it: docker events on the host"
+            )
         case None:
             return told(UNKNOWN, "it died without saying why", "read the container's log")
     return told(UNKNOWN, f"it ended with exit code {code} without saying why", "read the container's log")

@@ -56,7 +56,9 @@ _CONSEQUENCE = re.compile(
     r"EngineDeadError|See root cause above|WorkerProc (?:initialization )?failed|"
     r"Parent process exited|resource_tracker|Process EngineCore\S*:$"
 )
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w]*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .+|$)|^panic: |^fatal error: ")
+_EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_][\w]*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .+|$)|^panic: |^fatal error: "
+)
 _ERROR_WORD = re.compile(r"^(?:error|fatal|cannot|could not)\b", re.IGNORECASE)
 
 

@@ -70,7 +70,9 @@ HOST_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "no-gpu-in-container",
-        re.compile(r"No CUDA GPUs are available|Failed to infer device type|no CUDA-capable device is detected|CUDA driver initialization failed"),
+        re.compile(
+            r"No CUDA GPUs are available|Failed to infer device type|no CUDA-capable device is detected|CUDA driver initialization failed"
+        ),
         "the engine sees no GPU inside its container",
         "run nvidia-smi -L on the host and in the container (docker exec); check the instance's gpus and the CDI specification",
     ),
@@ -95,7 +97,9 @@ HOST_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "command-not-found",
-        re.compile(r'exec: "(?P<program>[^"]+)": (?:executable file not found|stat .*no such file)|cannot start (?P<program2>\S+): No such file'),
+        re.compile(
+            r'exec: "(?P<program>[^"]+)": (?:executable file not found|stat .*no such file)|cannot start (?P<program2>\S+): No such file'
+        ),
         "the image has no program {which}",
         "check the instance's image: it must be the engine's own image or one made from it",
         numbers=lambda got: {"which": got["program"] or got["program2"]},

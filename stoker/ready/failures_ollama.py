@@ -16,7 +16,9 @@ OLLAMA_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "ollama-out-of-memory",
-        re.compile(r"cudaMalloc failed|CUDA error: out of memory|unable to allocate CUDA\d* buffer|failed to allocate CUDA\d* buffer"),
+        re.compile(
+            r"cudaMalloc failed|CUDA error: out of memory|unable to allocate CUDA\d* buffer|failed to allocate CUDA\d* buffer"
+        ),
         "the GPU has no room for the model",
         "see with nvidia-smi who uses the card; lower num_ctx or give the model another GPU",
     ),

@@ -57,7 +57,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "bfloat16-unsupported",
-        re.compile(r"Bfloat16 is only supported on GPUs with compute capability|torch\.bfloat16 is not supported for quantization"),
+        re.compile(
+            r"Bfloat16 is only supported on GPUs with compute capability|torch\.bfloat16 is not supported for quantization"
+        ),
         "this GPU or this quantisation cannot compute in bfloat16",
         "set dtype to half",
     ),
@@ -118,7 +120,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "context-longer-than-model",
-        re.compile(r"User-specified max_model_len \((?P<length>\d+)\) is greater than the derived max_model_len.*?=\s?(?P<model>[\d.]+)"),
+        re.compile(
+            r"User-specified max_model_len \((?P<length>\d+)\) is greater than the derived max_model_len.*?=\s?(?P<model>[\d.]+)"
+        ),
         "max_model_len {length} is more than the model's own limit of {model}",
         "set max_model_len to at most {model}",
     ),
@@ -149,7 +153,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "hub-unreachable",
-        re.compile(r"We couldn't connect to '(?P<url>[^']+)'|LocalEntryNotFoundError|OfflineModeIsEnabled|Max retries exceeded with url"),
+        re.compile(
+            r"We couldn't connect to '(?P<url>[^']+)'|LocalEntryNotFoundError|OfflineModeIsEnabled|Max retries exceeded with url"
+        ),
         "the model is not complete on the host and the hub cannot be reached",
         "let the deploy fetch the model (it sets a mirror and verifies), or copy the files into the model directory",
         heals=True,
@@ -175,7 +181,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "weights-damaged",
-        re.compile(r"[Ee]rror while deserializing header|HeaderTooLarge|HeaderTooSmall|InvalidHeader|MetadataIncompleteBuffer"),
+        re.compile(
+            r"[Ee]rror while deserializing header|HeaderTooLarge|HeaderTooSmall|InvalidHeader|MetadataIncompleteBuffer"
+        ),
         "a weights file is cut short or is a Git-LFS pointer",
         "delete it on the host and deploy again: the deploy checks sizes and checksums and fetches what is wrong",
     ),
@@ -197,7 +205,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "model-not-supported",
-        re.compile(r"Unrecognized model in|Model architectures? .*(?:are|is) not supported for now|does not recognize this architecture"),
+        re.compile(
+            r"Unrecognized model in|Model architectures? .*(?:are|is) not supported for now|does not recognize this architecture"
+        ),
         "this vLLM does not know the model's architecture",
         "choose another model, or a newer image where the GPU allows it (V100: not beyond v0.19.1)",
     ),

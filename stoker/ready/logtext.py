@@ -46,4 +46,6 @@ def log_lines(log: str) -> list[LogLine]:
 
 def last_lines(log: str, count: int = 12, width: int = 200) -> tuple[str, ...]:
     """The last `count` lines for a report, each cut to `width` characters."""
-    return tuple(line.text if len(line.text) <= width else line.text[: width - 1] + "…" for line in log_lines(log)[-count:])
+    return tuple(
+        line.text if len(line.text) <= width else line.text[: width - 1] + "…" for line in log_lines(log)[-count:]
+    )

@@ -17,7 +17,11 @@ _MARKS: Sequence[tuple[re.Pattern[str], Phase, str]] = (
     (re.compile(r"vram-based default context"), Phase.SERVING, ""),
     (re.compile(r"loading model via llama-server|starting llama-server|starting runner"), Phase.LOADING, ""),
     # the second wording is that of releases before 0.30
-    (re.compile(r"waiting for (?:llama-server|server|llama runner) to (?:become available|start responding)"), Phase.LOADING, ""),
+    (
+        re.compile(r"waiting for (?:llama-server|server|llama runner) to (?:become available|start responding)"),
+        Phase.LOADING,
+        "",
+    ),
     (re.compile(r"(?:llama-server|llama runner) started in ([\d.]+) seconds"), Phase.SERVING, "model loaded"),
     (re.compile(r'msg="loaded runners"'), Phase.SERVING, "model loaded"),
 )

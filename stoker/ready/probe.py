@@ -15,7 +15,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from stoker.ready.question import Answer, Question
@@ -100,7 +100,7 @@ def start_key(container_id: str, started_at: str) -> str:
 def unix_time(docker_time: str, shift: float = 0.0) -> str:
     """Docker's RFC 3339 time as the seconds that its log API takes, to the microsecond, moved by `shift` seconds."""
     whole, _, rest = docker_time.rstrip("Z").partition(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
     return f"{moment + float('0.' + (rest[:6] or '0')) + shift:.6f}"
 
 
@@ -158,7 +158,7 @@ def build_script(
         f"B={boundary} D={shlex.quote(work_directory)} new=",
         "umask 077",
         write_stamps_fragment(stamps or {}, stamp_directory),
-        f"command -v curl >/dev/null || {{ printf '%s nocurl\\n' \"$B\"; exit 0; }}",
+        "command -v curl >/dev/null || { printf '%s nocurl\\n' \"$B\"; exit 0; }",
         _FUNCTIONS if any(look.question for look in looks) else "",
         f"seen=$({_state_command(looks, boundary, docker_socket)})",
         "printf '%s\\n' \"$seen\"",
@@ -278,7 +278,7 @@ def _container(part: _Parts) -> Container | None:
 
 
 def _answer(part: _Parts) -> Answer:
-    code, seconds, error = (part.sections["answer"].split(" ", 2) + ["", ""])[:3]
+    code, seconds, error = ([*part.sections["answer"].split(" ", 2), "", ""])[:3]
     return Answer(
         code=int(code) if code.isdigit() else 0,
         seconds=float(seconds) if re.fullmatch(r"[\d.]+", seconds) else 0.0,

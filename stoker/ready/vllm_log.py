@@ -30,7 +30,10 @@ def _graphs(found: re.Match[str]) -> Progress:
 # The last line of a log that matches one of these gives the phase.
 _MARKS: Sequence[tuple[re.Pattern[str], _Detail]] = (
     (re.compile(r"vLLM server version|non-default args:"), _plain(Phase.STARTING, "reading arguments")),
-    (re.compile(r"Resolved architecture: (\S+)|Using max model len"), _plain(Phase.STARTING, "reading the model's configuration")),
+    (
+        re.compile(r"Resolved architecture: (\S+)|Using max model len"),
+        _plain(Phase.STARTING, "reading the model's configuration"),
+    ),
     (re.compile(r"Initializing a V1 LLM engine"), _plain(Phase.STARTING, "starting the engine process")),
     (re.compile(r"world_size=\d+ rank="), _plain(Phase.STARTING, "starting the engine process")),
     (re.compile(r"Starting to load model "), _plain(Phase.LOADING)),
@@ -50,7 +53,10 @@ _MARKS: Sequence[tuple[re.Pattern[str], _Detail]] = (
     (re.compile(r"Initial profiling/warmup run took|Estimated CUDA graph memory:"), _plain(Phase.PROFILING)),
     (re.compile(r"Available KV cache memory: ([\d.]+ GiB)"), _plain(Phase.KV_CACHE, r"\1")),
     (re.compile(r"GPU KV cache size: ([\d,]+ tokens)"), _plain(Phase.KV_CACHE, r"\1")),
-    (re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+x)"), _plain(Phase.KV_CACHE, r"room for \1")),
+    (
+        re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+x)"),
+        _plain(Phase.KV_CACHE, r"room for \1"),
+    ),
     (re.compile(r"Capturing CUDA graphs?\b[^|]*?\d+%\|[^|]*\| (\d+)/(\d+)"), _graphs),
     (re.compile(r"Graph capturing finished in (\d+) secs"), _plain(Phase.CAPTURING, r"done in \1 s")),
     (re.compile(r"init engine \(profile, create kv cache, warmup model\) took"), _plain(Phase.SERVING, "engine made")),

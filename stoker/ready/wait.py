@@ -98,9 +98,7 @@ def wait_ready(
 class _Host:
     """The looks at one host, with their troubles."""
 
-    def __init__(
-        self, run: Callable[[str], RunResult], watches: Sequence[Watch], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, run: Callable[[str], RunResult], watches: Sequence[Watch], clock: Callable[[], float]) -> None:
         self._run = run
         self._watches = watches
         self._clock = clock
@@ -216,7 +214,9 @@ def _consider_neighbours(watches: Sequence[Watch], now: float) -> None:
                 ),
             )
             continue
-        loading = [other.target.name for other in others if not other.done and other.progress.phase > Phase.WAITING_FOR_GPU]
+        loading = [
+            other.target.name for other in others if not other.done and other.progress.phase > Phase.WAITING_FOR_GPU
+        ]
         failed = [other.target.name for other in others if other.verdict is Verdict.FAILED]
         if loading:
             watch.told_to_wait_for(f"{', '.join(loading)} loads first")

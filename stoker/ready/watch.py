@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stoker.ready.diagnosis import UNKNOWN, Diagnosis
 from stoker.ready.death import death_diagnosis
+from stoker.ready.diagnosis import UNKNOWN, Diagnosis
 from stoker.ready.engines import engine_diagnosis, engine_progress
 from stoker.ready.logtext import last_lines
 from stoker.ready.outcome import Outcome, Verdict
 from stoker.ready.phase import Phase, Progress
-from stoker.ready.probe import Container, Look, LogWish, Seen, start_key
+from stoker.ready.probe import Container, LogWish, Look, Seen, start_key
 from stoker.ready.question import judge, question
 from stoker.ready.stamp import stamp_text
 from stoker.ready.target import Target

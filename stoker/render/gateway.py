@@ -19,7 +19,7 @@ CONFIG_DIRECTORY = "/etc/nginx/stoker"
 #: /health answers with this header: the identity of the configuration that the running nginx has loaded.
 CONFIG_HEADER = "X-Stoker-Config"
 
-#: Seconds after which a client is told to try again when no member answers: as long as nginx leaves a failed member out.
+#: Seconds after which a client is told to try again: as long as nginx leaves a failed member out.
 RETRY_AFTER_SECONDS = 5
 
 #: A request that failed may go to another member within this time; the engines' own slow failures come later.
@@ -69,16 +69,25 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
     limits = gateway.limits
     configuration = render(
         "gateway/nginx.conf.j2",
-        gateway=gateway, limits=limits, backends=backends, routes=routes, directory=directory,
-        identity=identity, identity_header=CONFIG_HEADER, errors=_nginx_errors(gateway),
-        unknown_path=_unknown_path(routes), retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
+        gateway=gateway,
+        limits=limits,
+        backends=backends,
+        routes=routes,
+        directory=directory,
+        identity=identity,
+        identity_header=CONFIG_HEADER,
+        errors=_nginx_errors(gateway),
+        unknown_path=_unknown_path(routes),
+        retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
     )
     router = render(
         "gateway/router.js.j2",
         pools=_pairs((backend.pool.name, _pool_data(backend)) for backend in backends),
         models=_pairs(model_names(backends).items()),
         routes=_pairs((route.path, _route_data(route)) for route in routes),
-        parsed_limit=limits.parsed_body_mib * 1024 * 1024, retry_after=RETRY_AFTER_SECONDS, read_seconds=limits.read_seconds,
+        parsed_limit=limits.parsed_body_mib * 1024 * 1024,
+        retry_after=RETRY_AFTER_SECONDS,
+        read_seconds=limits.read_seconds,
     )
     return {gateway.config_file: configuration, _ROUTER: router}
 
@@ -89,11 +98,15 @@ def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
         raise ValueError(f"gateway {gateway.container} has the pools {wanted}, but members are given for {given}")
     for backend in backends:
         if not backend.members:
-            raise ValueError(f"pool {backend.pool.name} of gateway {gateway.container} has no members; "
-                             f"no instance serves {backend.pool.model}")
+            raise ValueError(
+                f"pool {backend.pool.name} of gateway {gateway.container} has no members; "
+                f"no instance serves {backend.pool.model}"
+            )
         for member in backend.members:
             if not _MEMBER.fullmatch(member):
-                raise ValueError(f"{member!r} in pool {backend.pool.name} of gateway {gateway.container} is not address:port")
+                raise ValueError(
+                    f"{member!r} in pool {backend.pool.name} of gateway {gateway.container} is not address:port"
+                )
 
 
 def _pool_data(backend: Backend) -> dict[str, object]:
@@ -102,8 +115,15 @@ def _pool_data(backend: Backend) -> dict[str, object]:
 
 
 def _route_data(route: Route) -> dict[str, object]:
-    return {"method": route.method, "kind": route.kind, "target": route.target, "pools": route.pools,
-            "default": route.default, "prefix": route.prefix, "fixed": route.fixed}
+    return {
+        "method": route.method,
+        "kind": route.kind,
+        "target": route.target,
+        "pools": route.pools,
+        "default": route.default,
+        "prefix": route.prefix,
+        "fixed": route.fixed,
+    }
 
 
 def _pairs(items: Iterable[tuple[str, object]]) -> str:
@@ -120,9 +140,12 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
         _NginxError(404, "unknown_path", "The gateway has no such path."),
         _NginxError(405, "method_not_allowed", "The gateway does not accept this method."),
         _NginxError(408, "request_timeout", "The request did not arrive in time."),
-        _NginxError(413, "body_too_large",
-                    f"The request body is too large: {limits.parsed_body_mib} MiB where its model chooses the pool, "
-                    f"{limits.body_mib} MiB where the path does."),
+        _NginxError(
+            413,
+            "body_too_large",
+            f"The request body is too large: {limits.parsed_body_mib} MiB where its model chooses the pool, "
+            f"{limits.body_mib} MiB where the path does.",
+        ),
         _NginxError(414, "uri_too_long", "The request's address is too long.", early=True),
         _NginxError(431, "headers_too_large", "The request's headers are too large.", early=True, nginx_status=494),
         _NginxError(500, "gateway_error", "The gateway failed; its log says why (docker logs)."),

@@ -1,4 +1,4 @@
-"""The gateway's allow-list: every path it answers, and which pools may serve it. nginx and the router both come from it."""
+"""The gateway's allow-list: every path, and which pools may serve it. nginx and the router both follow it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _prefix_routes(backend: Backend) -> Iterator[Route]:
 
 
 def model_names(backends: Iterable[Backend]) -> dict[str, str]:
-    """Each name under which a request may ask for a model, and its pool. Ollama takes a model with and without ``:latest``."""
+    """Each name under which a model may be asked for, and its pool. Ollama takes one with and without ``:latest``."""
     names: dict[str, str] = {}
     for backend in backends:
         model = backend.pool.model

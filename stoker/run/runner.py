@@ -67,14 +67,15 @@ class Options:
     verbosity: int = 0
 
 
-class _Connections(BaseStateCallback):
-    """Notes why a host could not be connected to."""
+def _noting(errors: dict[str, str]) -> BaseStateCallback:
+    """Notes in ``errors`` why a host could not be connected to."""
 
-    def __init__(self) -> None:
-        self.errors: dict[str, str] = {}
+    class Connections(BaseStateCallback):
+        @staticmethod
+        def host_connect_error(state: State, host: Any, error: Any) -> None:
+            errors[host.name] = str(error)
 
-    def host_connect_error(self, state: State, host: Any, error: BaseException) -> None:
-        self.errors[host.name] = str(error)
+    return Connections()
 
 
 def deploy(options: Options) -> int:
@@ -185,13 +186,13 @@ def _guarded(state: State, options: Options, run: Session) -> int:
 
 
 def _run(state: State, options: Options, run: Session) -> int:
-    connections = _Connections()
-    state.add_callback_handler(connections)
+    unreached: dict[str, str] = {}
+    state.add_callback_handler(_noting(unreached))
     logger.setLevel(logging.INFO if options.verbosity else logging.CRITICAL)
     state.set_stage(StateStage.Connect)
     connect_all(state)
-    if connections.errors:
-        show.unreachable(connections.errors, run.skip_unreachable)
+    if unreached:
+        show.unreachable(unreached, run.skip_unreachable)
         if not run.skip_unreachable or not state.activated_hosts:
             return Exit.NOT_STARTED
     state.set_stage(StateStage.Prepare)
@@ -199,12 +200,12 @@ def _run(state: State, options: Options, run: Session) -> int:
     if any(run.refusals.values()):
         show.refusals(run.refusals)
         return Exit.NOT_STARTED
-    if state.failed_hosts - {host for host in state.inventory if host.name in connections.errors}:
+    if state.failed_hosts - {host for host in state.inventory if host.name in unreached}:
         return Exit.FAILED
     pending = [operation for operation in build_plan_json(state) if operation["hosts_with_change"]]
     operations = len(state.get_op_order())
     show.plan(run.planned, [host.name for host in state.activated_hosts], operations)
-    incomplete = Exit.FAILED if connections.errors else Exit.DONE
+    incomplete = Exit.FAILED if unreached else Exit.DONE
     if options.check:
         return Exit.PENDING if pending else incomplete
     if not pending:
@@ -213,7 +214,9 @@ def _run(state: State, options: Options, run: Session) -> int:
         return Exit.NOT_STARTED
     logger.setLevel(logging.INFO)
     state.set_stage(StateStage.Execute)
-    run_ops(state)
+    # pyinfra raises when no host is left; the results tell more.
+    with contextlib.suppress(PyinfraError):
+        run_ops(state)
     state.set_stage(StateStage.Disconnect)
     show.results(state)
     return Exit.FAILED if state.failed_hosts else incomplete

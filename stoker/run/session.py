@@ -26,6 +26,8 @@ class Session:
     board: Board = field(default_factory=Board)
     #: What the plan found to do on each host, in order.
     planned: dict[str, list[Action]] = field(default_factory=dict)
+    #: Hosts on which Docker or the toolkit was changed in this run, and systemd with them.
+    reloaded: set[str] = field(default_factory=set)
     #: What the wait for the engines found, in the order of their verdicts.
     outcomes: list[Outcome] = field(default_factory=list)
 

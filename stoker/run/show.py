@@ -56,9 +56,10 @@ def unreachable(errors: Mapping[str, str], proceed: bool) -> None:
 
 
 def results(state: Any) -> None:
-    """One row for each operation that did something or failed."""
+    """One row for each operation that did something or failed, and a count of the others."""
     table = Table("operation", "host", "result", box=None, pad_edge=False)
     unchanged = 0
+    not_run: dict[str, int] = {}
     for identity in state.get_op_order():
         name = ", ".join(sorted(state.op_meta[identity].names))
         for host in state.inventory.iter_activated_hosts():
@@ -66,7 +67,7 @@ def results(state: Any) -> None:
                 continue
             meta = state.ops[host][identity].operation_meta
             if not meta.is_complete():
-                table.add_row(name, host.name, "[yellow]not run[/]")
+                not_run[host.name] = not_run.get(host.name, 0) + 1
             elif not meta.did_succeed():
                 table.add_row(name, host.name, "[red]failed[/]")
             elif meta.did_change():
@@ -75,6 +76,8 @@ def results(state: Any) -> None:
                 unchanged += 1
     console.print(table)
     console.print(f"{unchanged} more found nothing to do.")
+    for host_name, count in not_run.items():
+        console.print(f"[yellow]{host_name}: {count} later operations were not run.[/]")
 
 
 def end(status: int, seconds: float) -> None:

@@ -66,3 +66,4 @@ class Result:
     #: In full, several lines.
     found: str = ""
     remedy: str = ""
+    request_ids: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -25,8 +25,7 @@ class HostWitness:
     host: Host
     shell: Shell | None
     before: dict[str, containers.Inspection | None] = field(default_factory=dict)
-    #: Seconds since the epoch by the host's own clock, when the smoke began.
-    since: int = 0
+    reached: bool = False
     _cards: dict[int, containers.Card] | None = None
     _lock: Lock = field(default_factory=Lock)
 
@@ -34,11 +33,11 @@ class HostWitness:
         """Connect and look at the containers for the first time. Raises CheckFailed."""
         shell = self.usable()
         try:
-            self.since = int(shell.run("date +%s"))
             version = shell.run("docker version --format '{{.Server.Version}}'", sudo=True).strip()
             self.before = {name: self.inspect(name) for name in names}
         except AccessError as error:
             raise CheckFailed("Docker answers over SSH", error.reason, error.remedy) from error
+        self.reached = True
         return f"Docker {version}"
 
     def usable(self) -> Shell:
@@ -56,10 +55,11 @@ class HostWitness:
             raise AccessError(f"docker inspect {name}: {error}", "see `systemctl status docker` there") from error
         return found
 
-    def log(self, container: str) -> str:
-        """The container's standard output since the smoke began. Raises AccessError."""
+    def log(self, container: str, seconds: float) -> str:
+        """The container's standard output of the last seconds, by the host's own clock. Raises AccessError."""
+        since = int(self.usable().run("date +%s")) - int(seconds) - 2
         try:
-            text = self.usable().docker().logs(container, stdout=True, stderr=False, since=self.since)
+            text = self.usable().docker().logs(container, stdout=True, stderr=False, since=since)
         except (docker.errors.DockerException, OSError) as error:
             raise AccessError(f"docker logs {container}: {error}", "see `systemctl status docker` there") from error
         return bytes(text).decode("utf-8", "replace")
@@ -95,16 +95,16 @@ def instance_checks(witness: HostWitness, instance: Instance) -> Iterator[Check]
             raise CheckSkipped("the container does not run")
         return containers.gpus(instance.gpus, witness.cards(), inspection, shell.run(command, sudo=True))
 
-    yield Check("GPU", host.name, instance.name, _after_access(gpu), afterwards=True)
+    yield Check("GPU", host.name, instance.name, _after_access(witness, gpu), afterwards=True)
 
 
 def gateway_check(witness: HostWitness, gateway: Gateway) -> Check:
     return _container(witness, gateway.container, witness.host.settings.versions.nginx)
 
 
-def memory_checks(witness: HostWitness) -> Iterator[Check]:
-    """One for each card that something is described on."""
-    for index in sorted({gpu for _, instance in witness.host.instances() for gpu in instance.gpus}):
+def memory_checks(witness: HostWitness, instances: Sequence[Instance]) -> Iterator[Check]:
+    """One for each card that one of the instances is described on."""
+    for index in sorted({gpu for instance in instances for gpu in instance.gpus}):
         yield _memory(witness, index)
 
 
@@ -118,7 +118,7 @@ def _memory(witness: HostWitness, index: int) -> Check:
             raise CheckFailed(f"GPU {index}", f"nvidia-smi shows {len(witness.cards())} GPUs", "see dmesg for a card that fell off the bus")
         return containers.memory(card, shares)
 
-    return Check("memory", witness.host.name, f"GPU {index}", _after_access(run), afterwards=True)
+    return Check("memory", witness.host.name, f"GPU {index}", _after_access(witness, run), afterwards=True)
 
 
 def _container(witness: HostWitness, name: str, image: str) -> Check:
@@ -126,13 +126,15 @@ def _container(witness: HostWitness, name: str, image: str) -> Check:
         trace.commands.append(witness.usable().line(f"docker inspect {name}", sudo=True))
         return containers.running(name, witness.before.get(name), witness.inspect(name), image)
 
-    return Check("container", witness.host.name, name, _after_access(run), afterwards=True)
+    return Check("container", witness.host.name, name, _after_access(witness, run), afterwards=True)
 
 
-def _after_access(run: Run) -> Run:
+def _after_access(witness: HostWitness, run: Callable[[Trace], str]) -> Callable[[Trace], str]:
     """What cannot be asked is said once, by the access check; a later loss of the connection is a failure."""
 
     def guarded(trace: Trace) -> str:
+        if not witness.reached:
+            raise CheckSkipped(f"see the check {ACCESS!r} of {witness.host.name}")
         try:
             return run(trace)
         except AccessError as error:

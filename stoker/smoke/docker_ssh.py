@@ -6,11 +6,18 @@ Here its HTTP goes through `sudo docker system dial-stdio`, so a user who is not
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import docker
 import paramiko
-from docker.transport.sshconn import SSHConnection, SSHConnectionPool, SSHHTTPAdapter
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+#: The SDK calls its base URL's scheme this where the connection is not its own.
+_BASE_URL = "http+docker://ssh"
 
 
 class DockerOverSsh(docker.APIClient):
@@ -21,59 +28,56 @@ class DockerOverSsh(docker.APIClient):
 
         Raises docker.errors.DockerException when Docker does not answer.
         """
-        self._transport_adapter = _Adapter(client, command, password, seconds)
+        transport = client.get_transport()
+        if transport is None:
+            raise docker.errors.DockerException("the SSH connection is closed")
+        self._pool = _Pool(transport, command, password, seconds)
         super().__init__(base_url="http://docker", version="auto", timeout=seconds)
 
     def _retrieve_server_version(self) -> str:
-        # The first request of all; the adapter has to be there before it.
+        # The SDK's first request; the adapter has to be there before it.
         self.trust_env = False
-        self.mount("http+docker://ssh", self._transport_adapter)
-        self.base_url = "http+docker://ssh"
+        self.mount(_BASE_URL, _Adapter(self._pool))
+        self.base_url = _BASE_URL
         return str(super()._retrieve_server_version())  # type: ignore[misc]
 
 
-class _Adapter(SSHHTTPAdapter):
-    def __init__(self, client: paramiko.SSHClient, command: str, password: str | None, seconds: int) -> None:
-        self._given = client
-        self._command, self._password, self._seconds = command, password, seconds
-        super().__init__("ssh://host", timeout=seconds)
+class _Adapter(HTTPAdapter):
+    """Sends every request over one pool of channels."""
 
-    def _create_paramiko_client(self, base_url: str) -> None:
-        self.ssh_client = self._given
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        super().__init__()
 
-    def _connect(self) -> None:
-        """Connected already."""
-
-    def get_connection(self, url: str, proxies: Any = None) -> _Pool:
-        with self.pools.lock:
-            pool: _Pool | None = self.pools.get(url)
-            if pool is None:
-                pool = self.pools[url] = _Pool(self._given, self._command, self._password, self._seconds)
-            return pool
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: bool | str | None, proxies: Any = None, cert: Any = None
+    ) -> _Pool:
+        return self._pool
 
     def close(self) -> None:
-        """Leaves the SSH connection to its owner."""
-        self.pools.clear()
+        self._pool.close()
 
 
-class _Pool(SSHConnectionPool):
-    def __init__(self, client: paramiko.SSHClient, command: str, password: str | None, seconds: int) -> None:
-        self._command, self._password = command, password
-        super().__init__(ssh_client=client, timeout=seconds, maxsize=2, host="host")
+class _Pool(HTTPConnectionPool):
+    def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: int) -> None:
+        self._transport, self._command, self._password, self._seconds = transport, command, password, seconds
+        super().__init__("localhost", timeout=seconds, maxsize=2)
 
     def _new_conn(self) -> _Connection:
-        return _Connection(self.ssh_transport, self._command, self._password, self.timeout)
+        return _Connection(self._transport, self._command, self._password, self._seconds)
 
 
-class _Connection(SSHConnection):
-    def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: float) -> None:
-        self._command, self._password = command, password
-        super().__init__(ssh_transport=transport, timeout=seconds, host="host")
+class _Connection(HTTPConnection):
+    """HTTP over a channel of the SSH connection; a channel has the methods of a socket that HTTP needs."""
 
-    def connect(self) -> None:
-        channel = self.ssh_transport.open_session(timeout=self.timeout)
+    def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: int) -> None:
+        self._transport, self._command, self._password = transport, command, password
+        super().__init__("localhost", timeout=seconds)
+
+    def _new_conn(self) -> socket.socket:
+        channel = self._transport.open_session(timeout=self.timeout)
         channel.settimeout(self.timeout)
         channel.exec_command(self._command)
         if self._password is not None:
             channel.sendall(f"{self._password}\n".encode())
-        self.sock = channel
+        return channel  # type: ignore[return-value]

@@ -22,8 +22,8 @@ COUNT = "Count from one to forty in words, separated by commas."
 PAIR = ("The cat sleeps on the warm roof.", "Quarterly revenue grew by seven percent.")
 
 #: Common words that the tokenizer of bge-m3 (XLM-RoBERTa's) has whole; tokens are at least as many as words.
-_WEATHER = "the rain came over the hills and the river was high so we stayed at home and read by the fire".split()
-_LAW = "each party shall pay the other within ten days under this contract and no court may change the price".split()
+_WEATHER = "the rain came over the hills and the river was high so we stayed at home and read by the fire"
+_LAW = "each party shall pay the other within ten days under this contract and no court may change the price"
 
 #: Ollama cuts at 2048 tokens where num_batch is not raised; both texts are longer, and the second is the first's beginning.
 LONG_WORDS = 6000
@@ -34,8 +34,8 @@ LONG_TOKENS = 8000
 
 def long_text() -> str:
     """6000 words, whose first 2500 (:func:`cut_text`) speak of something else than the rest."""
-    return " ".join([cut_text(), *islice(cycle(_LAW), LONG_WORDS - CUT_WORDS)])
+    return " ".join([cut_text(), *islice(cycle(_LAW.split()), LONG_WORDS - CUT_WORDS)])
 
 
 def cut_text() -> str:
-    return " ".join(islice(cycle(_WEATHER), CUT_WORDS))
+    return " ".join(islice(cycle(_WEATHER.split()), CUT_WORDS))

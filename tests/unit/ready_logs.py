@@ -75,7 +75,8 @@ _OLLAMA_BEGIN = (
     f'{_TIME}0.110Z level=INFO source=routes.go:1987 msg="Listening on [::]:11434 (version 0.32.15)"\n'
 )
 OLLAMA_LOADED = (
-    _OLLAMA_BEGIN + f'{_TIME}1.301Z level=INFO source=types.go:32 msg="inference compute" id=GPU-77 filter_id= library=CUDA compute=6.1 '
+    _OLLAMA_BEGIN
+    + f'{_TIME}1.301Z level=INFO source=types.go:32 msg="inference compute" id=GPU-77 filter_id= library=CUDA compute=6.1 '
     'name=CUDA0 description="Tesla P40" libdirs=ollama,cuda_v12 driver=13.0 total="23.9 GiB" available="23.7 GiB"\n'
     f'{_TIME}1.302Z level=INFO source=routes.go:2040 msg="vram-based default context" total_vram="23.9 GiB"\n'
     f'{_TIME}3.100Z level=INFO source=llama_server.go:433 msg="starting llama-server" cmd="/usr/lib/ollama/llama-server"\n'

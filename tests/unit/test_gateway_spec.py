@@ -15,7 +15,13 @@ EMBED = {"name": "embed", "model": "bge-m3", "kind": "embeddings", "prefix": "/e
 
 
 def described(*pools: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"container": "bge_nginx", "port": 11436, "config_file": "nginx-unified.conf", "pools": list(pools), **changes}
+    return {
+        "container": "bge_nginx",
+        "port": 11436,
+        "config_file": "nginx-unified.conf",
+        "pools": list(pools),
+        **changes,
+    }
 
 
 def problem(description: dict[str, Any]) -> str:
@@ -48,8 +54,10 @@ def test_a_pool_needs_no_prefix() -> None:
         ([LLAMA, {**QWEN, "name": "llama"}], "2 pools (llama, llama) have the name 'llama'"),
         ([LLAMA, {**QWEN, "prefix": "/llama"}], "2 pools (llama, qwen) have the prefix '/llama'"),
         ([LLAMA, {**QWEN, "model": "llama3.1-8b"}], "2 pools (llama, qwen) have the model 'llama3.1-8b'"),
-        ([EMBED, {**EMBED, "name": "more", "prefix": "/more", "model": "bge-m3:latest", "default": False}],
-         "2 pools (embed, more) have the model 'bge-m3'"),
+        (
+            [EMBED, {**EMBED, "name": "more", "prefix": "/more", "model": "bge-m3:latest", "default": False}],
+            "2 pools (embed, more) have the model 'bge-m3'",
+        ),
         ([QWEN], "no chat pool is the default"),
         ([EMBED, QWEN], 'add "default": True to one of qwen'),
         ([LLAMA, {**QWEN, "default": True}], "2 chat pools (llama, qwen) are the default"),

@@ -85,9 +85,7 @@ def test_docker_packages_conflict_with_the_distributions_own() -> None:
 
 
 def test_every_file_of_the_toolkit_has_one_package() -> None:
-    owners = assign(
-        ["usr/bin/nvidia-ctk", "usr/bin/nvidia-container-runtime-hook", "usr/bin/nvidia-container-cli"]
-    )
+    owners = assign(["usr/bin/nvidia-ctk", "usr/bin/nvidia-container-runtime-hook", "usr/bin/nvidia-container-cli"])
     assert owners["nvidia-container-toolkit-base"] == ["usr/bin/nvidia-ctk"]
     assert owners["nvidia-container-toolkit"] == ["usr/bin/nvidia-container-runtime-hook"]
     assert owners["libnvidia-container-tools"] == ["usr/bin/nvidia-container-cli"]
@@ -101,13 +99,9 @@ def test_stanza_loses_fields_with_their_continuation_lines() -> None:
 
 
 def test_index_files() -> None:
-    text = packages_text(
-        [Entry("Package: b", "pool/b.deb", 2, "bb"), Entry("Package: a", "pool/a.deb", 1, "aa")]
-    )
+    text = packages_text([Entry("Package: b", "pool/b.deb", 2, "bb"), Entry("Package: a", "pool/a.deb", 1, "aa")])
     assert text.startswith("Package: a\nFilename: pool/a.deb\nSize: 1\nSHA256: aa\n\nPackage: b\n")
-    release = release_text(
-        {"Suite": "trixie"}, {"main/Packages": b"x"}, datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
-    )
+    release = release_text({"Suite": "trixie"}, {"main/Packages": b"x"}, datetime(2026, 11, 21, 3, 0, tzinfo=UTC))
     assert "Date: Sat, 21 Nov 2026 03:00:00 UTC\n" in release
     assert f" {hashlib.sha256(b'x').hexdigest()}        1 main/Packages\n" in release
 

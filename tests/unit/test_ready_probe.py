@@ -13,8 +13,8 @@ from ready_fakes import FakeDocker, FakeEngine, frame, free_port, inspect_json
 
 from stoker.ready.probe import (
     HostSeen,
-    Look,
     LogWish,
+    Look,
     build_script,
     parse_output,
     start_key,
@@ -88,9 +88,11 @@ def test_states_of_a_running_a_loading_and_a_missing_container(
     targets = [vllm(engine.port, "vllm_a"), vllm(free_port(), "vllm_b"), vllm(free_port(), "vllm_c")]
     seen = Shell(tmp_path, docker)(*(Look(target) for target in targets))
     a, b, c = seen.instances
-    assert a.container and a.code == 200
+    assert a.container
+    assert a.code == 200
     assert (a.container.status, a.container.started_at, a.container.restart_policy) == ("running", STARTED, "always")
-    assert b.container and b.code == 0
+    assert b.container
+    assert b.code == 0
     assert (b.container.status, b.container.exit_code, b.container.restarts) == ("restarting", 1, 3)
     assert c.container is None
 
@@ -119,7 +121,8 @@ def test_log_is_cut_to_its_last_bytes_and_to_one_start(tmp_path: Path, docker: F
     assert seen.log is not None
     lines = seen.log.splitlines()
     assert lines[-1] == "line 999"
-    assert lines[0].startswith("line 9") and len(seen.log) <= 500
+    assert lines[0].startswith("line 9")
+    assert len(seen.log) <= 500
     query = docker.queries[0]
     assert query["since"] == [unix_time(STARTED, -0.2)]
     assert query["until"] == [unix_time("2026-11-20T10:05:00Z")]
@@ -146,7 +149,9 @@ def test_a_healthy_instance_is_asked_in_the_same_look(tmp_path: Path, docker: Fa
     target = vllm(engine.port)
     docker.containers[target.container] = inspect_json(target.container)
     (seen,) = Shell(tmp_path, docker)(asking(target)).instances
-    assert seen.answer and seen.answer.code == 200 and "Paris" in seen.answer.body
+    assert seen.answer
+    assert seen.answer.code == 200
+    assert "Paris" in seen.answer.body
     assert seen.answer_start == start_key("id-of-" + target.container, STARTED)
     assert [path for path, _ in engine.asked].count("POST /v1/completions") == 1
 
@@ -163,12 +168,15 @@ def test_a_slow_first_answer_comes_with_a_later_look(tmp_path: Path, docker: Fak
     shell = Shell(tmp_path, docker)
     for _ in range(2):  # the second look must not ask again
         (seen,) = shell(asking(target)).instances
-        assert seen.answer is None and seen.code == 200
+        assert seen.answer is None
+        assert seen.code == 200
     engine.hold.set()
     limit = time.monotonic() + 20
     while seen.answer is None and time.monotonic() < limit:
         (seen,) = shell(asking(target)).instances
-    assert seen.answer and "size_vram" in seen.answer.then_body and "embeddings" in seen.answer.body
+    assert seen.answer
+    assert "size_vram" in seen.answer.then_body
+    assert "embeddings" in seen.answer.body
     assert [path for path, _ in engine.asked].count("POST /api/embed") == 1
 
 
@@ -181,7 +189,8 @@ def test_an_answer_of_an_older_start_is_not_taken(tmp_path: Path, docker: FakeDo
     (run / f"{target.container}.0123456789abcdef.done").write_text("200 0.1 ")
     (run / f"{target.container}.0123456789abcdef.body").write_text('{"choices": [{"text": "old"}]}')
     (seen,) = Shell(tmp_path, docker)(asking(target)).instances
-    assert seen.answer and "new" in seen.answer.body
+    assert seen.answer
+    assert "new" in seen.answer.body
     assert not list(run.glob("*.0123456789abcdef.*"))
 
 

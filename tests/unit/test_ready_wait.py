@@ -53,9 +53,7 @@ def ollama(name: str = "ollama_bge_0") -> Target:
 
 
 def wait(host: ScriptedHost, *targets: Target, board: Notes | None = None, **options: Any) -> list[Outcome]:
-    return wait_ready(
-        host.run, targets, board or Notes(), clock=host.clock, sleep=host.sleep, **options
-    )
+    return wait_ready(host.run, targets, board or Notes(), clock=host.clock, sleep=host.sleep, **options)
 
 
 def running(name: str = "vllm_a", **state: Any) -> dict[str, Any]:
@@ -65,11 +63,12 @@ def running(name: str = "vllm_a", **state: Any) -> dict[str, Any]:
 def test_a_start_is_shown_phase_by_phase_and_ends_with_the_answer() -> None:
     parts = VLLM_FULL_START.splitlines(keepends=True)
     scenes = [Scene(0.0, running(), log="")]
-    scenes += [Scene(2.0 + n, running(), log="".join(parts[: n + 1])) for n in range(len(parts))]
+    scenes += [Scene(2.0 * (n + 1), running(), log="".join(parts[: n + 1])) for n in range(len(parts))]
     scenes.append(Scene(100.0, running(), 200, VLLM_FULL_START, GOOD))
     host, board = ScriptedHost([scenes]), Notes()
     (outcome,) = wait(host, vllm(), board=board)
-    assert outcome.ok and 100.0 <= outcome.seconds <= 101.0
+    assert outcome.ok
+    assert 100.0 <= outcome.seconds <= 101.0
     texts = " | ".join(board.texts("vllm_a"))
     wanted = [
         "starting",
@@ -84,7 +83,8 @@ def test_a_start_is_shown_phase_by_phase_and_ends_with_the_answer() -> None:
     ]
     places = [texts.index(one) for one in wanted]
     assert places == sorted(places)
-    assert board.joined == 1 and board.left == [outcome]
+    assert board.joined == 1
+    assert board.left == [outcome]
 
 
 def test_a_ready_engine_is_noticed_within_a_second() -> None:
@@ -92,18 +92,23 @@ def test_a_ready_engine_is_noticed_within_a_second() -> None:
         ready_at = 20.0 + offset
         host = ScriptedHost([[Scene(0, running()), Scene(ready_at, running(), 200, answer=GOOD)]], look_seconds=0.15)
         (outcome,) = wait(host, vllm())
-        assert outcome.ok and outcome.seconds - ready_at < 1.0
+        assert outcome.ok
+        assert outcome.seconds - ready_at < 1.0
 
 
 def test_a_dead_container_is_noticed_within_five_seconds_and_explained() -> None:
     dead = running(status="exited", exit_code=1, policy="no")
     host = ScriptedHost([[Scene(0, running()), Scene(30.0, dead, log=VLLM_MEMORY_NOT_FREE)]], look_seconds=0.15)
     (outcome,) = wait(host, vllm())
-    assert outcome.verdict is Verdict.FAILED and outcome.seconds - 30.0 < 5.0
-    assert outcome.diagnosis and outcome.diagnosis.id == "gpu-memory-not-free"
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.seconds - 30.0 < 5.0
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "gpu-memory-not-free"
     report = outcome.report()
-    assert "gpu10: vllm_a failed" in report and "docs/troubleshooting.md#gpu-memory-not-free" in report
-    assert "Free memory on device" in report and outcome.lines
+    assert "gpu10: vllm_a failed" in report
+    assert "docs/troubleshooting.md#gpu-memory-not-free" in report
+    assert "Free memory on device" in report
+    assert outcome.lines
 
 
 def test_a_restart_loop_fails_at_once_when_another_try_cannot_help() -> None:
@@ -111,8 +116,10 @@ def test_a_restart_loop_fails_at_once_when_another_try_cannot_help() -> None:
     again = running(status="restarting", exit_code=2, restarts=1)
     host = ScriptedHost([[Scene(0, running()), Scene(5.0, again, log=log)]])
     (outcome,) = wait(host, vllm())
-    assert outcome.verdict is Verdict.FAILED and outcome.seconds < 7.0
-    assert outcome.diagnosis and outcome.diagnosis.id == "unknown-argument"
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.seconds < 7.0
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "unknown-argument"
     assert "--runner pooling" in outcome.diagnosis.remedy
 
 
@@ -133,10 +140,14 @@ def test_a_failure_that_may_heal_gets_one_more_start() -> None:
     (outcome,) = wait(healed, vllm())
     assert outcome.ok
     third = running(status="restarting", exit_code=1, restarts=2, started_at="2026-11-20T10:01:00Z")
-    loop = ScriptedHost([[Scene(0, running()), Scene(5.0, first, log=race), Scene(6.0, second), Scene(9.0, third, log=race)]])
+    loop = ScriptedHost(
+        [[Scene(0, running()), Scene(5.0, first, log=race), Scene(6.0, second), Scene(9.0, third, log=race)]]
+    )
     (outcome,) = wait(loop, vllm())
-    assert outcome.verdict is Verdict.FAILED and outcome.seconds < 11.0
-    assert outcome.diagnosis and outcome.diagnosis.id == "memory-profiling-race"
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.seconds < 11.0
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "memory-profiling-race"
 
 
 def test_a_crash_between_two_looks_is_seen_by_its_restart_count() -> None:
@@ -144,7 +155,8 @@ def test_a_crash_between_two_looks_is_seen_by_its_restart_count() -> None:
     host = ScriptedHost([[Scene(0, running()), Scene(5.0, after, log="RuntimeError: something new\n")]])
     (outcome,) = wait(host, vllm())
     assert outcome.verdict is Verdict.FAILED
-    assert outcome.diagnosis and outcome.diagnosis.evidence == "RuntimeError: something new"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.evidence == "RuntimeError: something new"
     fetch = [script for script in host.scripts if "until=" in script]
     assert fetch, "the log of the dead run lies between the two starts"
 
@@ -159,13 +171,16 @@ def test_docker_that_cannot_start_it_is_quoted() -> None:
     error = 'could not select device driver "nvidia" with capabilities: [[gpu]]'
     host = ScriptedHost([[Scene(0, running(status="created", exit_code=128, error=error))]])
     (outcome,) = wait(host, vllm())
-    assert outcome.verdict is Verdict.FAILED and outcome.seconds < 2.0
-    assert outcome.diagnosis and outcome.diagnosis.id == "no-nvidia-runtime"
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.seconds < 2.0
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "no-nvidia-runtime"
 
 
 def test_no_container_is_given_a_moment_and_then_named() -> None:
     (outcome,) = wait(ScriptedHost([[Scene(0, None)]]), vllm())
-    assert outcome.diagnosis and outcome.diagnosis.id == "no-container"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "no-container"
     assert 10.0 <= outcome.seconds < 12.0
     back = ScriptedHost([[Scene(0, running()), Scene(2.0, None), Scene(5.0, running(), 200, answer=GOOD)]])
     (outcome,) = wait(back, vllm())
@@ -181,7 +196,8 @@ def test_one_failure_does_not_end_the_wait_for_the_others() -> None:
         ]
     )
     a, b = wait(host, vllm("vllm_a"), vllm("vllm_b", "1", 11402))
-    assert a.verdict is Verdict.FAILED and a.seconds < 5.0
+    assert a.verdict is Verdict.FAILED
+    assert a.seconds < 5.0
     assert b.ok
 
 
@@ -197,7 +213,8 @@ def test_healthy_and_then_dead_is_a_failure_also_while_others_load() -> None:
         ]
     )
     a, b = wait(host, vllm("vllm_a"), vllm("vllm_b", "1", 11402))
-    assert a.verdict is Verdict.FAILED and "had answered" in a.note
+    assert a.verdict is Verdict.FAILED
+    assert "had answered" in a.note
     assert b.ok
 
 
@@ -205,25 +222,36 @@ def test_an_engine_that_dies_of_the_first_request_is_not_ready() -> None:
     up = Scene(3.0, running(), 200)  # health is fine and no answer comes
     dead = running(status="restarting", exit_code=0, restarts=1)
     host = ScriptedHost(
-        [[Scene(0, running()), up, Scene(4.0, running(), 503), Scene(6.0, dead), Scene(9.0, running(status="restarting", restarts=2))]]
+        [
+            [
+                Scene(0, running()),
+                up,
+                Scene(4.0, running(), 503),
+                Scene(6.0, dead),
+                Scene(9.0, running(status="restarting", restarts=2)),
+            ]
+        ]
     )
     board = Notes()
     (outcome,) = wait(host, vllm(), board=board)
     assert outcome.verdict is Verdict.FAILED
-    assert outcome.diagnosis and outcome.diagnosis.id == "ended-without-error"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "ended-without-error"
     assert any("engine process is dead" in text for text in board.texts("vllm_a"))
 
 
 def test_a_wrong_answer_is_a_failure() -> None:
     host = ScriptedHost([[Scene(0, running(), 200, answer=(200, {"choices": [{"text": "!!!!!!!!"}]}))]])
     (outcome,) = wait(host, vllm())
-    assert outcome.diagnosis and outcome.diagnosis.id == "repeated-character"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "repeated-character"
 
 
 def test_a_server_error_is_asked_about_three_times() -> None:
     host = ScriptedHost([[Scene(0, running(), 200, answer=(500, {"error": "busy"}))]])
     (outcome,) = wait(host, vllm())
-    assert outcome.diagnosis and outcome.diagnosis.id == "request-refused"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "request-refused"
     assert sum("tell 0 " in script for script in host.scripts) == 3
     one_try = [Scene(0, running(), 200, answer=(500, {"error": "busy"})), Scene(0.7, running(), 200, answer=GOOD)]
     (outcome,) = wait(ScriptedHost([one_try]), vllm())
@@ -234,7 +262,8 @@ def test_ollama_is_ready_when_its_model_lies_in_gpu_memory() -> None:
     up = running("ollama_bge_0")
     host = ScriptedHost([[Scene(0, up), Scene(2.0, up, 200, OLLAMA_LOADED, NUMBERS, RESIDENT)]])
     (outcome,) = wait(host, ollama())
-    assert outcome.ok and outcome.note == "1.2 GiB in GPU memory"
+    assert outcome.ok
+    assert outcome.note == "1.2 GiB in GPU memory"
 
 
 def test_ollama_on_the_cpu_fails_and_its_log_says_why() -> None:
@@ -242,10 +271,13 @@ def test_ollama_on_the_cpu_fails_and_its_log_says_why() -> None:
     up = running("ollama_bge_0")
     host = ScriptedHost([[Scene(0, up, 200, "", NUMBERS, on_cpu)]])
     (outcome,) = wait(host, ollama())
-    assert outcome.diagnosis and outcome.diagnosis.id == "ollama-on-cpu" and "570" in outcome.diagnosis.remedy
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "ollama-on-cpu"
+    assert "570" in outcome.diagnosis.remedy
     host = ScriptedHost([[Scene(0, up, 200, OLLAMA_OLD_DRIVER, NUMBERS, on_cpu)]])
     (outcome,) = wait(host, ollama())
-    assert outcome.diagnosis and outcome.diagnosis.id == "ollama-driver-too-old"
+    assert outcome.diagnosis
+    assert outcome.diagnosis.id == "ollama-driver-too-old"
 
 
 def test_neighbours_on_a_gpu_wait_for_each_other_and_their_time_is_not_counted() -> None:
@@ -261,20 +293,28 @@ def test_neighbours_on_a_gpu_wait_for_each_other_and_their_time_is_not_counted()
     board = Notes()
     host = ScriptedHost([a, chain(160.0)])
     first, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), board=board, timeout_seconds=100.0)
-    assert first.ok and second.ok and second.seconds >= 160.0
+    assert first.ok
+    assert second.ok
+    assert second.seconds >= 160.0
     assert "waiting for the GPU: vllm_a loads first" in board.texts("vllm_b")
     host = ScriptedHost([a, chain(1000.0)])
     _, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), timeout_seconds=100.0)
-    assert second.verdict is Verdict.TIMED_OUT and 180.0 <= second.seconds < 185.0
+    assert second.verdict is Verdict.TIMED_OUT
+    assert 180.0 <= second.seconds < 185.0
 
 
 def test_a_neighbour_that_hangs_on_the_gpu_blocks_the_next_and_is_named() -> None:
     hang = [Scene(0, running("vllm_a"), log="INFO 04-18 10:00:00 [x.py:1] Starting to load model /m...\n")]
     behind = [Scene(0, running("vllm_b"), log=VLLM_WAITING)]
     first, second = wait(ScriptedHost([hang, behind]), vllm("vllm_a"), vllm("vllm_b"), timeout_seconds=60.0)
-    assert first.verdict is Verdict.TIMED_OUT and first.diagnosis and first.diagnosis.id == "time-limit"
-    assert second.verdict is Verdict.BLOCKED and second.seconds < 63.0
-    assert second.diagnosis and "vllm_a" in second.diagnosis.cause and second.diagnosis.id == "gpu-held-by-neighbour"
+    assert first.verdict is Verdict.TIMED_OUT
+    assert first.diagnosis
+    assert first.diagnosis.id == "time-limit"
+    assert second.verdict is Verdict.BLOCKED
+    assert second.seconds < 63.0
+    assert second.diagnosis
+    assert "vllm_a" in second.diagnosis.cause
+    assert second.diagnosis.id == "gpu-held-by-neighbour"
 
 
 def test_a_failed_neighbour_is_named_while_waiting() -> None:
@@ -304,7 +344,8 @@ def test_a_host_that_stays_away_ends_at_the_time_limit() -> None:
     host = ScriptedHost([[Scene(0, running())]])
     host.fails = [(5.0, 1e9, ConnectionLost("timed out"))]
     (outcome,) = wait(host, vllm(), timeout_seconds=60.0)
-    assert outcome.verdict is Verdict.UNREACHABLE and 60.0 <= outcome.seconds < 65.0
+    assert outcome.verdict is Verdict.UNREACHABLE
+    assert 60.0 <= outcome.seconds < 65.0
 
 
 def test_output_that_cannot_be_read_ends_the_wait_soon() -> None:
@@ -317,14 +358,17 @@ def test_output_that_cannot_be_read_ends_the_wait_soon() -> None:
         return RunResult(1, "", "sudo: a password is required\n")
 
     (outcome,) = wait_ready(refused, [vllm()], Notes(), clock=host.clock, sleep=host.sleep)
-    assert outcome.verdict is Verdict.FAILED and 20.0 <= outcome.seconds < 25.0
-    assert outcome.diagnosis and "password" in outcome.diagnosis.evidence
+    assert outcome.verdict is Verdict.FAILED
+    assert 20.0 <= outcome.seconds < 25.0
+    assert outcome.diagnosis
+    assert "password" in outcome.diagnosis.evidence
 
 
 def test_an_interrupt_ends_the_wait_and_keeps_what_is_known() -> None:
     host = ScriptedHost([[Scene(0, running())]])
     (outcome,) = wait(host, vllm(), interrupted=lambda: host.now > 7.0)
-    assert outcome.verdict is Verdict.INTERRUPTED and outcome.seconds < 9.0
+    assert outcome.verdict is Verdict.INTERRUPTED
+    assert outcome.seconds < 9.0
     assert outcome.progress.phase is Phase.STARTING
 
 

@@ -10,6 +10,7 @@ import gateway_fleet
 import pytest
 from gateway_members import Member, running_members
 from gateway_process import RunningGateway, Start, running_gateway
+
 from stoker.spec.gateway import Limits
 
 
@@ -21,9 +22,7 @@ def all_members() -> Iterator[list[Member]]:
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(
-    all_members: list[Member], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+def shared_gateway(all_members: list[Member], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     directory = tmp_path_factory.mktemp("unified") / "etc"
     with running_gateway(gateway_fleet.unified(), all_members, directory) as running:
         yield running
@@ -38,9 +37,7 @@ def gateway(shared_gateway: RunningGateway, all_members: list[Member]) -> Runnin
 
 
 @pytest.fixture(scope="module")
-def llm_gateway(
-    all_members: list[Member], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+def llm_gateway(all_members: list[Member], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     directory = tmp_path_factory.mktemp("llm") / "etc"
     with running_gateway(gateway_fleet.llm_only(), all_members, directory) as running:
         yield running

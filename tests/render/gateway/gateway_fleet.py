@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 from gateway_members import Member
+
 from stoker.render.gateway import Backend
 from stoker.spec.gateway import Gateway
 

@@ -1,4 +1,4 @@
-"""Small engines for the gateway's tests: they answer with their own name, remember what reached them, and fail on demand."""
+"""Small engines for the gateway's tests: they answer with their name, remember what came, and fail on demand."""
 
 from __future__ import annotations
 
@@ -223,6 +223,6 @@ def _asked(request: Received) -> dict[str, object]:
 
 async def _write_json(writer: asyncio.StreamWriter, status: int, content: object) -> None:
     data = json.dumps(content).encode()
-    writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode())
-    writer.write(data)
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
     await writer.drain()

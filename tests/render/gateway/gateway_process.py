@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from gateway_members import Member
 from nginx_binary import nginx_command
+
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
 from stoker.spec.gateway import Gateway, Pool
 
@@ -71,15 +72,24 @@ class RunningGateway:
     log_file: Path
 
     def ask(
-        self, path: str, body: object = None, *, method: str = "", raw: bytes | Iterable[bytes] | None = None,
+        self,
+        path: str,
+        body: object = None,
+        *,
+        method: str = "",
+        raw: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """POST when there is a body, else GET. ``raw`` sends bytes as they are, an iterable of them chunked."""
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
-            connection.request(method or ("GET" if data is None else "POST"), path, data,
-                               {"Content-Type": "application/json", **(headers or {})})
+            connection.request(
+                method or ("GET" if data is None else "POST"),
+                path,
+                data,
+                {"Content-Type": "application/json", **(headers or {})},
+            )
             return _reply(connection.getresponse())
 
     def send(self, request: bytes) -> Reply:
@@ -92,12 +102,16 @@ class RunningGateway:
         """A connection on which a request was sent; its answer is for the caller to read."""
         data = json.dumps(body).encode()
         connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
-                           f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
         return connection
 
     def log(self, path: str) -> dict[str, Any]:
         """The newest line of the access log for a path."""
+
         def newest() -> dict[str, Any] | None:
             lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
             entries = [entry for entry in map(json.loads, lines) if entry["path"] == path]

@@ -43,8 +43,20 @@ class NginxUnavailable(RuntimeError):
 
 def nginx_command(config_directory: Path, *arguments: str) -> list[str]:
     """Runs nginx with a directory seen as /etc/nginx/stoker, and with an empty /run and /tmp."""
-    return ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", _ENTER, "nginx-in-chroot",
-            str(nginx_root()), str(config_directory), "/usr/sbin/nginx", *arguments]
+    return [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "/bin/sh",
+        "-c",
+        _ENTER,
+        "nginx-in-chroot",
+        str(nginx_root()),
+        str(config_directory),
+        "/usr/sbin/nginx",
+        *arguments,
+    ]
 
 
 @functools.cache
@@ -64,8 +76,10 @@ def nginx_root() -> Path:
             try:
                 _make(root)
             except BuildError as error:
-                raise NginxUnavailable(f"the gateway's tests need nginx of Debian forky, which this machine's "
-                                       f"mirror did not give; repair its apt configuration:\n{error}") from error
+                raise NginxUnavailable(
+                    f"the gateway's tests need nginx of Debian forky, which this machine's "
+                    f"mirror did not give; repair its apt configuration:\n{error}"
+                ) from error
     return root
 
 
@@ -85,8 +99,19 @@ def _make(root: Path) -> None:
 
 def _make_skeleton(tree: Path) -> None:
     """What a Debian system has before its packages: the merged /usr, mount points, users for nginx's workers."""
-    for directory in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "run", "tmp", "proc", "dev",
-                      "var/lib/nginx", CONFIG_DIRECTORY[1:]):
+    for directory in (
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "usr/lib64",
+        "etc",
+        "run",
+        "tmp",
+        "proc",
+        "dev",
+        "var/lib/nginx",
+        CONFIG_DIRECTORY[1:],
+    ):
         (tree / directory).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (tree / name).symlink_to(f"usr/{name}")
@@ -98,5 +123,7 @@ def _check_version(name: str, version: str) -> None:
     found = tuple(int(part) for part in re.findall(r"\d+", version.split("-")[0]))
     if found < PACKAGES.get(name, ()):
         wanted = ".".join(map(str, PACKAGES[name]))
-        raise NginxUnavailable(f"the mirror's Debian forky has {name} {version}; the gateway needs {wanted} or newer. "
-                               "The mirror is out of date: use another one in this machine's apt configuration.")
+        raise NginxUnavailable(
+            f"the mirror's Debian forky has {name} {version}; the gateway needs {wanted} or newer. "
+            "The mirror is out of date: use another one in this machine's apt configuration."
+        )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gateway_fleet
 from gateway_members import Member
 from gateway_process import RunningGateway, Start, backends_of, until
+
 from stoker.render.gateway import render_gateway
 
 CHAT = "/v1/chat/completions"
@@ -39,9 +40,7 @@ def test_all_members_of_every_pool_are_used(gateway: RunningGateway, all_members
     assert all(member.received for member in all_members)
 
 
-def test_reload_takes_the_new_configuration_and_keeps_running_requests(
-    start: Start, all_members: list[Member]
-) -> None:
+def test_reload_takes_the_new_configuration_and_keeps_running_requests(start: Start, all_members: list[Member]) -> None:
     gateway = start(all_members)
     qwen = all_members[-1]
     qwen.forget()
@@ -50,7 +49,9 @@ def test_reload_takes_the_new_configuration_and_keeps_running_requests(
         running = clients.submit(gateway.ask, CHAT, {"model": "qwen2.5-14b"})
         until(lambda: qwen.running)
         before = gateway.identity
-        changed = gateway_fleet.unified().model_copy(update={"port": gateway.port, "pools": gateway_fleet.unified().pools[:2]})
+        changed = gateway_fleet.unified().model_copy(
+            update={"port": gateway.port, "pools": gateway_fleet.unified().pools[:2]}
+        )
         for name, text in render_gateway(changed, backends_of(changed, all_members)).items():
             (gateway.log_file.with_suffix("") / name).write_text(text)
         gateway.process.send_signal(signal.SIGHUP)

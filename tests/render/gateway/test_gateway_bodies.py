@@ -16,13 +16,25 @@ MIB = 1024 * 1024
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"{}x", b"nonsense", b"[]", b"null", b"5", b'"text"', b'{"model": NaN}', b"[" * 200_000, b'{"a":' * 100_000,
-     '{"model": "qwen2.5-14b"}'.encode("utf-16"), b"\x00", b"a=b&c=d"],
+    [
+        b"",
+        b"{",
+        b"{}x",
+        b"nonsense",
+        b"[]",
+        b"null",
+        b"5",
+        b'"text"',
+        b'{"model": NaN}',
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        '{"model": "qwen2.5-14b"}'.encode("utf-16"),
+        b"\x00",
+        b"a=b&c=d",
+    ],
     ids=lambda raw: repr(raw[:20]),
 )
-def test_what_is_not_a_json_object_is_refused(
-    gateway: RunningGateway, all_members: list[Member], raw: bytes
-) -> None:
+def test_what_is_not_a_json_object_is_refused(gateway: RunningGateway, all_members: list[Member], raw: bytes) -> None:
     reply = gateway.ask("/v1/chat/completions", raw=raw)
     assert (reply.status, reply.error["code"]) == (400, "invalid_json")
     assert not any(member.received for member in all_members)
@@ -43,9 +55,7 @@ def test_what_is_not_a_json_object_is_refused(
     ],
     ids=lambda raw: repr(raw[:30]),
 )
-def test_the_decision_is_that_of_pythons_json(
-    gateway: RunningGateway, all_members: list[Member], raw: bytes
-) -> None:
+def test_the_decision_is_that_of_pythons_json(gateway: RunningGateway, all_members: list[Member], raw: bytes) -> None:
     assert json.loads(raw)["model"] == "qwen2.5-14b"
     assert pool_of(gateway.ask("/v1/chat/completions", raw=raw)) == "qwen"
     assert all_members[-1].received[-1].body == raw, "bodies pass byte for byte"
@@ -88,7 +98,7 @@ def test_bodies_above_the_limit_are_refused(
 
 def in_pieces(body: bytes) -> Iterator[bytes]:
     for start in range(0, len(body), MIB):
-        yield body[start:start + MIB]
+        yield body[start : start + MIB]
 
 
 def refused_body(gateway: RunningGateway, path: str, size: int, chunked: bool) -> Reply:

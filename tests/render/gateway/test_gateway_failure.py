@@ -52,7 +52,9 @@ def requests_at(members: list[Member]) -> int:
 
 
 @pytest.mark.parametrize(("mode", "status"), [("busy", "503"), ("bad_gateway", "502"), ("reset", "502")])
-def test_a_failing_member_costs_no_client_an_error(start: Start, members: list[Member], mode: Mode, status: str) -> None:
+def test_a_failing_member_costs_no_client_an_error(
+    start: Start, members: list[Member], mode: Mode, status: str
+) -> None:
     llamas(members)[0].mode = mode
     gateway = start(members)
     replies = [gateway.ask(CHAT, LLAMA) for _ in range(8)]

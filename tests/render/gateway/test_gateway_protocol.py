@@ -12,18 +12,20 @@ CHAT = "/v1/chat/completions"
 QWEN = {"model": "qwen2.5-14b", "messages": [{"role": "user", "content": "a secret prompt"}]}
 
 ENGINES_OWN = [
-    "/", "/v1", "/metrics", "/invocations", "/pooling", "/tokenize", "/detokenize", "/docs", "/openapi.json", "/score", "/rerank",
-    "/load", "/version", "/ping", "/sleep", "/pause", "/v1/load_lora_adapter", "/v1/responses", "/v1/rerank",
-    "/api/pull", "/api/delete", "/api/create", "/api/push", "/api/copy", "/api/generate", "/api/chat", "/api/tags", "/api/ps",
+    "/", "/v1", "/metrics", "/invocations", "/pooling", "/tokenize", "/detokenize", "/docs", "/openapi.json",
+    "/score", "/rerank", "/load", "/version", "/ping", "/sleep", "/pause", "/v1/load_lora_adapter", "/v1/responses", "/v1/rerank",
+    "/api/pull", "/api/delete", "/api/create", "/api/push", "/api/copy", "/api/generate", "/api/chat",
+    "/api/tags", "/api/ps",
     "/llama", "/llama/", "/llama/metrics", "/llama/invocations", "/llama/v1/embeddings", "/qwen/tokenize", "/qwen/health",
-    "/embed", "/embed/", "/embed/api/pull", "/embed/api/delete", "/embed/api/ps", "/embed/v1/models", "/embed/v1/chat/completions",
+    "/embed", "/embed/", "/embed/api/pull", "/embed/api/delete", "/embed/api/ps", "/embed/v1/models",
+    "/embed/v1/chat/completions",
     "/stoker/models/llama", "/stoker/error/400", "/@member_failed", "/pool_llama", "/healthz",
 ]  # fmt: skip
 
 TRICKS = [
     "//v1/chat/completions", "/v1//chat/completions", "/llama//v1/models", "//llama/v1/models", "/v1/chat/completions/",
-    "/v1/chat/completions;x", "/V1/chat/completions", "/v1/chat%2Fcompletions", "/v1/chat%2fcompletions", "/v1/%63hat/completions",
-    "/x/../v1/chat/completions", "/./v1/chat/completions", "/llama/v1/../metrics", "/llama/v1/%2e%2e/metrics",
+    "/v1/chat/completions;x", "/V1/chat/completions", "/v1/chat%2Fcompletions", "/v1/chat%2fcompletions",
+    "/v1/%63hat/completions", "/x/../v1/chat/completions", "/./v1/chat/completions", "/llama/v1/../metrics", "/llama/v1/%2e%2e/metrics",
     "/llama/v1/..%2fmetrics", "/llama/..;/metrics", "/v1/chat/completions%20", "/v1/chat/completions%3Fx",
     "/%2e/v1/chat/completions", "/v1/chat\\completions", "/ready/..", "/x/../v1/models", "//ready", "/embed/%61pi/tags",
 ]  # fmt: skip
@@ -53,9 +55,7 @@ def test_unknown_path_names_the_known_ones(gateway: RunningGateway) -> None:
         ("/embed/api/version", "DELETE", "GET, HEAD"), ("/llama/v1/models", "DELETE", "GET, HEAD"),
     ],
 )  # fmt: skip
-def test_wrong_method(
-    gateway: RunningGateway, all_members: list[Member], path: str, method: str, allow: str
-) -> None:
+def test_wrong_method(gateway: RunningGateway, all_members: list[Member], path: str, method: str, allow: str) -> None:
     reply = gateway.ask(path, QWEN if method in ("POST", "PUT") else None, method=method)
     assert (reply.status, reply.headers["allow"]) == (405, allow)
     assert method == "HEAD" or reply.error["code"] == "method_not_allowed"

@@ -27,16 +27,20 @@ LLM_ONLY = {
     "GET": ["/llama/v1/models", "/qwen/v1/models"],
 }  # fmt: skip
 
-GATEWAYS = pytest.mark.parametrize("gateway", [gateway_fleet.unified(), gateway_fleet.llm_only()],
-                                   ids=lambda gateway: gateway.container)
+GATEWAYS = pytest.mark.parametrize(
+    "gateway", [gateway_fleet.unified(), gateway_fleet.llm_only()], ids=lambda gateway: gateway.container
+)
 
 
 def rendered(gateway: Gateway) -> dict[str, str]:
     return render_gateway(gateway, gateway_fleet.default_backends(gateway))
 
 
-@pytest.mark.parametrize(("gateway", "expected"), [(gateway_fleet.unified(), UNIFIED), (gateway_fleet.llm_only(), LLM_ONLY)],
-                         ids=["bge_nginx", "vllm_nginx"])
+@pytest.mark.parametrize(
+    ("gateway", "expected"),
+    [(gateway_fleet.unified(), UNIFIED), (gateway_fleet.llm_only(), LLM_ONLY)],
+    ids=["bge_nginx", "vllm_nginx"],
+)
 def test_the_allow_list(gateway: Gateway, expected: dict[str, list[str]]) -> None:
     routes = routes_of(gateway_fleet.default_backends(gateway))
     assert {method: [route.path for route in routes if route.method == method] for method in expected} == expected
@@ -78,8 +82,9 @@ def test_members_are_the_inventorys(gateway: Gateway) -> None:
 def test_times_sizes_and_retries(gateway: Gateway) -> None:
     text = rendered(gateway)[gateway.config_file]
     for directive in (
-        "proxy_connect_timeout 2s;", "proxy_read_timeout 600s;", "proxy_send_timeout 600s;", "client_max_body_size 32m;",
-        "client_max_body_size 100m;", "proxy_buffering off;", "proxy_next_upstream_tries 3;", "proxy_next_upstream_timeout 10s;",
+        "proxy_connect_timeout 2s;", "proxy_read_timeout 600s;", "proxy_send_timeout 600s;",
+        "client_max_body_size 32m;", "client_max_body_size 100m;", "proxy_buffering off;",
+        "proxy_next_upstream_tries 3;", "proxy_next_upstream_timeout 10s;",
         "proxy_next_upstream error timeout invalid_header http_502 http_503 non_idempotent;", "merge_slashes off;",
         f"listen {gateway.port} default_server;",
     ):  # fmt: skip
@@ -133,7 +138,7 @@ def test_a_path_has_no_default_when_the_default_pool_does_not_serve_it() -> None
 def test_members_that_nginx_cannot_use_are_refused(members: tuple[str, ...]) -> None:
     gateway = gateway_fleet.llm_only()
     backends = [Backend(pool, "vllm", members) for pool in gateway.pools]
-    with pytest.raises(ValueError, match="no members|is not address:port"):
+    with pytest.raises(ValueError, match=r"no members|is not address:port"):
         render_gateway(gateway, backends)
 
 

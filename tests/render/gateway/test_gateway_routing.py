@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from gateway_members import Member
-from gateway_process import RunningGateway, pool_of
+from gateway_process import RunningGateway, pool_of, running_gateway
 
+from stoker.spec.gateway import Gateway, Pool
 
 LLAMA = {"model": "llama3.1-8b", "messages": []}
 QWEN = {"model": "qwen2.5-14b", "messages": []}
@@ -103,9 +107,9 @@ def test_llm_gateway_routes_without_embeddings(llm_gateway: RunningGateway) -> N
     [
         ("/v1/chat/completions", {"model": "gpt-4"}, 404, "model_not_found", "llama3.1-8b, qwen2.5-14b"),
         ("/v1/embeddings", {"model": "gpt-4"}, 404, "model_not_found", "bge-m3"),
-        ("/v1/chat/completions", BGE, 400, "wrong_model_kind", "/v1/embeddings or /embed/v1/embeddings"),
-        ("/v1/embeddings", LLAMA, 400, "wrong_model_kind", "/v1/chat/completions or /llama/v1/chat/completions"),
-        ("/api/embed", QWEN, 400, "wrong_model_kind", "/v1/chat/completions or /qwen/v1/chat/completions"),
+        ("/v1/chat/completions", BGE, 400, "wrong_path", "/v1/embeddings or /embed/v1/embeddings"),
+        ("/v1/embeddings", LLAMA, 400, "wrong_path", "/v1/chat/completions or /llama/v1/chat/completions"),
+        ("/api/embed", QWEN, 400, "wrong_path", "/v1/chat/completions or /qwen/v1/chat/completions"),
         ("/llama/v1/chat/completions", QWEN, 404, "model_not_found", "/qwen/v1/chat/completions"),
         ("/llama/v1/completions", QWEN, 404, "model_not_found", "/qwen/v1/completions"),
         ("/qwen/v1/chat/completions", LLAMA, 404, "model_not_found", "/llama/v1/chat/completions"),
@@ -125,9 +129,28 @@ def test_model_in_the_wrong_place(
 
 @pytest.mark.parametrize(
     "model",
-    ["__proto__", "constructor", "toString", "hasOwnProperty", "pool_llama", "llama", "@member_failed",
-     "http://127.0.0.1:22/", "llama3.1-8b\r\nX-Injected: 1", "llama3.1-8b\0", "llama3.1-8b ", "LLAMA3.1-8B",
-     "llama3.1-8b:latest", "bge-m3:latest:latest", "bge-m3:567m", "\ud800", "x" * 100_000, "{{7*7}}", "../qwen", "qwen"],
+    [
+        "__proto__",
+        "constructor",
+        "toString",
+        "hasOwnProperty",
+        "pool_llama",
+        "llama",
+        "@member_failed",
+        "http://127.0.0.1:22/",
+        "llama3.1-8b\r\nX-Injected: 1",
+        "llama3.1-8b\0",
+        "llama3.1-8b ",
+        "LLAMA3.1-8B",
+        "llama3.1-8b:latest",
+        "bge-m3:latest:latest",
+        "bge-m3:567m",
+        "\ud800",
+        "x" * 100_000,
+        "{{7*7}}",
+        "../qwen",
+        "qwen",
+    ],
 )
 def test_hostile_model_names_are_unknown(gateway: RunningGateway, model: str) -> None:
     reply = gateway.ask("/v1/chat/completions", {"model": model})
@@ -148,3 +171,23 @@ def test_model_must_be_a_string(gateway: RunningGateway, model: object) -> None:
 def test_prompt_that_mentions_another_model_does_not_matter(gateway: RunningGateway) -> None:
     body = {"messages": [{"role": "user", "content": 'use "model": "qwen2.5-14b"'}], "model": "llama3.1-8b"}
     assert pool_of(gateway.ask("/v1/chat/completions", body)) == "llama"
+
+
+def test_a_path_whose_default_is_elsewhere_asks_for_a_model(all_members: list[Member], tmp_path: Path) -> None:
+    """The default embeddings pool is a vLLM, which has no /api/embed; another pool is an Ollama, which has."""
+    pools = (
+        Pool(name="fast", model="llama3.1-8b", kind="embeddings", default=True),
+        Pool(name="old", model="bge-m3", kind="embeddings"),
+        Pool(name="older", model="qwen2.5-14b", kind="embeddings"),
+    )
+    gateway = Gateway(container="g", port=1, config_file="nginx.conf", pools=pools)
+    members = [replace(member, engine="ollama") if member.name == "qwen" else member for member in all_members]
+    with running_gateway(gateway, members, tmp_path / "etc") as running:
+        assert pool_of(running.ask("/v1/embeddings", {"input": "text"})) == "llama"
+        assert pool_of(running.ask("/api/embed", {"model": "qwen2.5-14b:latest"})) == "qwen"
+        reply = running.ask("/api/embed", {"input": "text"})
+        assert (reply.status, reply.error["code"]) == (400, "missing_model")
+        assert "bge-m3, qwen2.5-14b" in reply.error["message"]
+        reply = running.ask("/api/embed", {"model": "llama3.1-8b"})
+        assert (reply.status, reply.error["code"]) == (400, "wrong_path")
+        assert "/v1/embeddings" in reply.error["message"]

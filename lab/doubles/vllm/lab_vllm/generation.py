@@ -47,6 +47,7 @@ class Scheduler:
         self.served_names = served_names
         self.running: set[Request] = set()
         self.waiting: set[Request] = set()
+        self.frozen = False
 
     @property
     def unfinished(self) -> int:
@@ -56,6 +57,14 @@ class Scheduler:
         """Share of the KV cache in use, 0 to 1."""
         used = sum(request.prompt_tokens + request.produced for request in self.running)
         return min(used / self.cache_tokens, 1.0) if self.cache_tokens else 0.0
+
+    async def never(self) -> None:
+        """Wait for ever, like a request in a hung engine; the client's leaving cancels it."""
+        await asyncio.Event().wait()
+
+    async def freeze(self) -> None:
+        """Running sequences get no further token and no end."""
+        self.frozen = True
 
     def abort_all(self) -> None:
         """End every sequence with finish_reason "abort"."""
@@ -111,6 +120,8 @@ class Scheduler:
             self.metrics.finished(request, reason, started=started, first=first, last=last)
 
     async def _pace(self, request: Request) -> None:
+        if self.frozen:
+            await self.never()
         fault, value = settings.fault(*self.served_names)
         delay = settings.number("token_ms", DEFAULT_TOKEN_MS) / 1000
         if fault == "slow-tokens":

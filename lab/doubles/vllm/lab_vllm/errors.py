@@ -1,0 +1,50 @@
+"""Error answers in the form of vLLM v0.19.1 (checked against its own handlers)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab_vllm.http import HttpRequest, HttpResponse, json_response
+
+
+class ApiError(Exception):
+    """An answer {"error": {message, type, param, code}}."""
+
+    def __init__(self, code: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.kind, self.message, self.param = code, kind, message, param
+
+    def response(self) -> HttpResponse:
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return json_response({"error": error}, self.code)
+
+
+def bad_request(message: str, param: str | None = None) -> ApiError:
+    return ApiError(400, "BadRequestError", message, param)
+
+
+def unsupported_media_type() -> ApiError:
+    """A body that is not application/json: 400, not 415 (validate_json_request raises a RequestValidationError)."""
+    text = "Unsupported Media Type: Only 'application/json' is allowed"
+    return ApiError(400, "Bad Request", f'1 validation error:\n  {text} ["{text}"]')
+
+
+def validation_error(request: HttpRequest, errors: list[dict[str, Any]], param: str | None = None) -> ApiError:
+    """FastAPI's request validation error as vLLM's handler words it."""
+    count = f"{len(errors)} validation error{'s' if len(errors) > 1 else ''}:"
+    endpoint = ENDPOINT_NAMES.get(request.path, "endpoint")
+    place = (
+        f'  File "/usr/local/lib/python3.12/dist-packages/vllm/entrypoints/utils.py", line 40, in {endpoint}\n'
+        f"    {request.method} {request.path}"
+    )
+    listed = "\n".join(f"  {error}" for error in errors)
+    return ApiError(400, "Bad Request", f"{count}\n{listed}\n\n{place} {errors}", param)
+
+
+ENDPOINT_NAMES = {
+    "/v1/chat/completions": "create_chat_completion",
+    "/v1/completions": "create_completion",
+    "/v1/embeddings": "create_embedding",
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
+}

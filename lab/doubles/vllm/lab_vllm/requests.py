@@ -1,0 +1,135 @@
+"""Reading and checking request bodies as vLLM v0.19.1 does: same refusals, same status, same words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
+from lab_vllm.http import HttpRequest
+
+_INTEGERS = ("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens", "logprobs_count", "top_logprobs")
+_NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+
+
+def read_body(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object of a request. Raises ApiError."""
+    media_type = request.headers.get("content-type", "").lower().split(";", maxsplit=1)[0]
+    if media_type != "application/json":
+        raise unsupported_media_type()
+    if not request.body:
+        raise validation_error(request, [{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
+    try:
+        body = json.loads(request.body)
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "Bad Request", "There was an error parsing the body") from error
+    except json.JSONDecodeError as error:
+        about = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
+        raise validation_error(request, [{**about, "ctx": {"error": error.msg}}]) from error
+    if not isinstance(body, dict):
+        raise ApiError(500, "InternalServerError", f"'{type(body).__name__}' object has no attribute 'get'")
+    return body
+
+
+def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str, ...]) -> None:
+    """Raise ApiError for missing fields and wrong types, all of them at once."""
+    errors = [
+        {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": body} for name in required if name not in body
+    ]
+    for name in _INTEGERS:
+        value = body.get(name)
+        if isinstance(value, str) and not value.strip().lstrip("-").isdigit():
+            text = "Input should be a valid integer, unable to parse string as an integer"
+            errors.append({"type": "int_parsing", "loc": ("body", name), "msg": text, "input": value})
+        elif isinstance(value, float) and not value.is_integer():
+            text = "Input should be a valid integer, got a number with a fractional part"
+            errors.append({"type": "int_from_float", "loc": ("body", name), "msg": text, "input": value})
+    for name in _NUMBERS:
+        value = body.get(name)
+        if isinstance(value, str) and not _is_number(value):
+            text = "Input should be a valid number, unable to parse string as a number"
+            errors.append({"type": "float_parsing", "loc": ("body", name), "msg": text, "input": value})
+    messages = body.get("messages")
+    if "messages" in required and messages is not None and not isinstance(messages, list):
+        errors.append({"type": "list_type", "loc": ("body", "messages"), "msg": "Input should be a valid list", "input": messages})
+    if errors:
+        raise validation_error(request, errors)
+    if body.get("stream_options") and not body.get("stream"):
+        raise _value_error(request, body, "Stream options can only be defined when `stream=True`.", "stream_options")
+    if "messages" in required:
+        for position, message in enumerate(messages or []):
+            if not isinstance(message, dict) or "role" not in message:
+                loc = ("body", "messages", position, "role")
+                raise validation_error(request, [{"type": "missing", "loc": loc, "msg": "Field required", "input": message}])
+
+
+def _value_error(request: HttpRequest, body: dict[str, Any], text: str, param: str) -> ApiError:
+    error = {"type": "value_error", "loc": ("body",), "msg": f"Value error, {text} (parameter={param})", "input": body}
+    return validation_error(request, [error], param)
+
+
+def check_sampling(body: dict[str, Any]) -> None:
+    """Raise ApiError for values outside their range (sampling_params.py)."""
+    number = {name: float(body[name]) for name in _NUMBERS if body.get(name) is not None}
+    if number.get("temperature", 0.0) < 0:
+        raise bad_request(f"temperature must be non-negative, got {number['temperature']}.", "temperature")
+    if not 0 < number.get("top_p", 1.0) <= 1:
+        raise bad_request(f"top_p must be in (0, 1], got {number['top_p']}.", "top_p")
+    for name in ("presence_penalty", "frequency_penalty"):
+        if not -2 <= number.get(name, 0.0) <= 2:
+            raise bad_request(f"{name} must be in [-2, 2], got {number[name]}.")
+    count = int(body.get("n") or 1)
+    if count < 1:
+        raise bad_request(f"n must be at least 1, got {count}.")
+    limit = output_limit(body)
+    if limit is not None and limit < 1:
+        raise bad_request(f"max_tokens must be at least 1, got {limit}.", "max_tokens")
+
+
+def output_limit(body: dict[str, Any]) -> int | None:
+    """The most tokens the client wants, or None."""
+    value = body.get("max_completion_tokens")
+    if value is None:
+        value = body.get("max_tokens")
+    return None if value is None else int(value)
+
+
+def check_length(prompt_tokens: int, body: dict[str, Any], max_model_len: int) -> int:
+    """Room for output, in tokens; raises ApiError when prompt and output do not fit (renderers/params.py)."""
+    wanted = output_limit(body) or 0
+    name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    if wanted > max_model_len:
+        raise bad_request(
+            f"{name}={wanted}cannot be greater than max_model_len=max_total_tokens={max_model_len}. Please request fewer output tokens.",
+            name,
+        )
+    room = max_model_len - wanted
+    if prompt_tokens > room or prompt_tokens >= max_model_len:
+        seen = min(prompt_tokens, room + 1)
+        least = "at least " if seen == room + 1 else ""
+        raise bad_request(
+            f"This model's maximum context length is {max_model_len} tokens. However, you requested {wanted} output tokens and your "
+            f"prompt contains {least}{seen} input tokens, for a total of {least}{seen + wanted} tokens. Please reduce the length of "
+            "the input prompt or the number of requested output tokens.",
+            "input_tokens",
+        )
+    return max_model_len - prompt_tokens
+
+
+def chat_text(messages: list[dict[str, Any]]) -> str:
+    """The prompt that a chat template would make."""
+    parts = []
+    for message in messages:
+        content = message.get("content") or ""
+        if isinstance(content, list):
+            content = " ".join(str(item.get("text", "")) for item in content if isinstance(item, dict))
+        parts.append(f"<|{message['role']}|> {content} <|eot|>")
+    return "\n".join(parts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

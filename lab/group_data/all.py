@@ -1,0 +1,26 @@
+"""What differs in the lab: downloads come from its third machine, which stands for the internet.
+
+These are the settings that a person behind mirrors uses. `lab/run` names this directory in STOKER_GROUP_DATA; with plain pyinfra
+give `--group-data lab/group_data`.
+"""
+
+import os as _os
+from pathlib import Path as _Path
+
+from stoker.steps import openpgp as _openpgp
+
+_key = _Path(_os.environ.get("STOKER_LAB_CACHE", "/var/cache/stoker-lab")) / "internet/keys/lab-archive-keyring.asc"
+# The lab signs its repositories with a key of its own.
+_fingerprint = _openpgp.fingerprint(_key.read_text(encoding="ascii"))
+
+mirrors = {
+    "docker": "http://packages.internet.test/docker/linux",
+    "docker_key": _fingerprint,
+    "container_toolkit": "http://packages.internet.test/libnvidia-container",
+    "container_toolkit_key": _fingerprint,
+    "registries": ["http://registry.internet.test:5000"],
+    "hub": "http://hub.internet.test",
+}
+
+# A machine without CAP_SYS_RESOURCE cannot raise the limit above its own.
+docker = {"open_files": 16384}

@@ -1,0 +1,87 @@
+"""The checks of one gateway: its own paths, every route to every pool, streaming, spread, long texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from stoker.smoke import answers, curl, spread, stream, texts
+from stoker.smoke.check import Check, CheckFailed, Trace
+from stoker.smoke.checks_host import HostWitness
+from stoker.smoke.checks_instance import (
+    CHAT_PATH,
+    EMBEDDINGS_PATH,
+    ask,
+    chat_body,
+    embeddings_body,
+    long_texts,
+    two_texts,
+)
+from stoker.smoke.target import Entrance, Member, pool_members
+from stoker.spec.fleet import Fleet
+from stoker.spec.gateway import Pool
+
+
+def checks(fleet: Fleet, entrance: Entrance, witness: HostWitness, seconds: int) -> Iterator[Check]:
+    """``seconds`` bounds each request."""
+    pools = entrance.gateway.pools
+    yield _check(entrance, "/health", curl.Request(f"{entrance.url}/health", seconds=seconds), _health)
+    names = [pool.model for pool in pools]
+    request = curl.Request(f"{entrance.url}/v1/models", key=_any_key(fleet, pools), seconds=seconds)
+    yield _check(entrance, "/v1/models", request, lambda answer: answers.models(answer, names))
+    for pool in pools:
+        members = pool_members(fleet, pool)
+        yield from _routes(entrance, pool, members[0], seconds)
+        if pool.kind == "chat":
+            yield _stream(entrance, pool, members[0], seconds)
+        else:
+            url = entrance.url + EMBEDDINGS_PATH
+            yield long_texts(f"long text by {pool.name}", members[0], url, seconds, (entrance.host.name, entrance.gateway.container), _id(entrance))
+        if len(members) > 1:
+            yield spread.check(entrance, pool, members, witness, seconds)
+
+
+def _routes(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Iterator[Check]:
+    """The route by the body's model, and the one by the pool's prefix. The answer's `model` proves both."""
+    path = CHAT_PATH if pool.kind == "chat" else EMBEDDINGS_PATH
+    body = chat_body(pool.model, texts.SHORT_QUESTION) if pool.kind == "chat" else embeddings_body(pool.model)
+
+    def evaluate(answer: curl.Answer) -> str:
+        return answers.chat(answer, pool.model) if pool.kind == "chat" else two_texts(answer, member)
+
+    for prefix in ("", pool.prefix):
+        if prefix is not None:
+            request = curl.Request(entrance.url + prefix + path, body, member.key, seconds)
+            yield _check(entrance, f"{prefix}{path} {pool.model}", request, evaluate)
+
+
+def _stream(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Check:
+    url, body = entrance.url + CHAT_PATH, chat_body(pool.model, texts.COUNT, tokens=64, stream=True)
+
+    def run(trace: Trace) -> str:
+        # Not what ran, but what shows the same to a person: curl -N prints each piece as it comes.
+        trace.commands.append(curl.printed(curl.Request(url, body, member.key, seconds)).replace("curl -q", "curl -N -q", 1))
+        found = stream.read(url, body, member.key, seconds)
+        if found.request_id:
+            trace.request_ids.append(found.request_id)
+        return stream.evaluate(found, pool.model)
+
+    return Check(f"stream of {pool.model}", entrance.host.name, entrance.gateway.container, run, gateway=_id(entrance))
+
+
+def _check(entrance: Entrance, name: str, request: curl.Request, evaluate: Callable[[curl.Answer], str]) -> Check:
+    return Check(name, entrance.host.name, entrance.gateway.container, lambda trace: evaluate(ask(request, trace)), gateway=_id(entrance))
+
+
+def _health(answer: curl.Answer) -> str:
+    if answer.status != 200 or answer.body.strip() != "OK":
+        raise CheckFailed("HTTP 200 with the text OK", answer.excerpt(), "see whether the gateway runs (docker ps -a, docker logs)")
+    return "200 OK"
+
+
+def _any_key(fleet: Fleet, pools: Sequence[Pool]) -> curl.Key | None:
+    keys = (member.key for pool in pools for member in pool_members(fleet, pool))
+    return next((key for key in keys if key), None)
+
+
+def _id(entrance: Entrance) -> tuple[str, str]:
+    return entrance.host.name, entrance.gateway.container

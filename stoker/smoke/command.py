@@ -1,0 +1,95 @@
+"""``stoker smoke``: load the inventory, run every check, report, answer with an exit code."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from rich.console import Console
+
+from stoker.inventory import fleet_of, load_inventory
+from stoker.smoke.check import Result
+from stoker.smoke.plan import EVERYTHING, NothingToCheck, Plan, Selection, plan
+from stoker.smoke.report import Report, as_json, junit, show
+from stoker.smoke.run import run
+from stoker.smoke.ssh import logins
+from stoker.spec.fleet import Fleet
+from stoker.spec.problems import SpecError
+
+PASSED, FAILED, NOT_STARTED = 0, 1, 3
+
+#: Seconds for one request; a V100 writes the two dozen tokens of an answer in one or two.
+REQUEST_SECONDS = 20
+
+
+def smoke(
+    inventory: Path,
+    overlays: Sequence[str] = (),
+    only_hosts: Sequence[str] = (),
+    only_names: Sequence[str] = (),
+    junit_file: Path | None = None,
+    json_file: Path | None = None,
+    request_seconds: int = REQUEST_SECONDS,
+    verbose: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Check the fleet of an inventory. 0: all passed; 1: something failed; 3: nothing could be checked.
+
+    ``only_names`` are instances and gateways, by their containers' names. The files are written whatever the outcome.
+    """
+    console = console or Console()
+    try:
+        fleet, checks = prepare(inventory, overlays, Selection(frozenset(only_hosts), frozenset(only_names)), request_seconds)
+    except (SpecError, NothingToCheck, MissingCurl) as error:
+        console.print(str(error), style="red", highlight=False, soft_wrap=True)
+        return NOT_STARTED
+    report = _watched(fleet, checks, console)
+    show(report, console, verbose)
+    return max(PASSED if report.passed else FAILED, _write(report, inventory, junit_file, json_file, console))
+
+
+class MissingCurl(Exception):
+    """curl is what the checks run."""
+
+    def __init__(self) -> None:
+        super().__init__("The smoke test runs `curl`, which is not installed here: apt-get install curl")
+
+
+def prepare(
+    inventory: Path, overlays: Sequence[str] = (), selection: Selection = EVERYTHING, request_seconds: int = REQUEST_SECONDS
+) -> tuple[Fleet, Plan]:
+    """The fleet and its checks. Contacts no host. Raises SpecError, NothingToCheck, MissingCurl."""
+    if shutil.which("curl") is None:
+        raise MissingCurl
+    loaded = load_inventory(inventory, overlays)
+    fleet = fleet_of(loaded, inventory, overlays)
+    return fleet, plan(fleet, logins(loaded), selection, request_seconds)
+
+
+def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:
+    """Run, and on a terminal show how far it is."""
+    total, done, failed, lock = len(checks.checks), 0, 0, Lock()
+
+    with console.status(f"{total} checks") as status:
+
+        def on_result(result: Result) -> None:
+            nonlocal done, failed
+            with lock:
+                done, failed = done + 1, failed + (result.status == "fail")
+                status.update(f"{done} of {total} checks" + (f", [red]{failed} failed[/red]" if failed else ""))
+
+        return run(fleet, checks, on_result)
+
+
+def _write(report: Report, inventory: Path, junit_file: Path | None, json_file: Path | None, console: Console) -> int:
+    code = PASSED
+    for path, text in ((junit_file, junit), (json_file, as_json)):
+        if path is not None:
+            try:
+                path.write_text(text(report, str(inventory)), encoding="utf-8")
+            except OSError as error:
+                console.print(f"{path} could not be written: {error.strerror}", style="red", highlight=False)
+                code = FAILED
+    return code
