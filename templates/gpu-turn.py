@@ -17,6 +17,7 @@ program). While waiting, SIGTERM ends the wait with exit code 143. Needs only Py
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import fcntl
 import http.client
@@ -140,10 +141,8 @@ def reap(engine: int) -> int | None:
 
 def forward(got: signal.struct_siginfo, engine: int) -> None:
     if got.si_signo in FORWARDED and got.si_code != SI_KERNEL:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended; its SIGCHLD follows
             os.kill(engine, got.si_signo)
-        except ProcessLookupError:
-            pass  # it has just ended; its SIGCHLD follows
 
 
 def watch(engine: int, locks: Locks, health: str | None, max_hold: float) -> int:

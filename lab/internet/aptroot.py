@@ -96,7 +96,7 @@ class Package:
 
 @dataclass
 class AptRoot:
-    """apt of one release under `folder`; downloads are kept in `archives`, which all releases share."""
+    """apt of one release under `folder`; downloads are kept in `archives`."""
 
     release: str
     folder: Path
@@ -118,7 +118,7 @@ class AptRoot:
         )
         (self.folder / "apt.conf").write_text(self._configuration())
         try:
-            self._apt("apt-get", "update")
+            self._apt("apt-get", "update", "--error-on=any")
         except BuildError as error:
             raise BuildError(
                 f"the package lists of Debian {self.release} could not be read from the mirror.\n{error}\n"
@@ -170,6 +170,14 @@ class AptRoot:
         """`names` without their dependencies, downloaded."""
         return self._download(["download", *names])
 
+    def _have(self, file: str, size: int) -> bool:
+        """Whether a download is there and whole; one that was cut off is removed."""
+        path = self.archives / file
+        whole = path.is_file() and path.stat().st_size == size
+        if not whole:
+            path.unlink(missing_ok=True)
+        return whole
+
     def _download(self, command: list[str]) -> list[Package]:
         with self._lock:
             self._update()
@@ -177,7 +185,7 @@ class AptRoot:
             nothing = f"Dir::Cache::archives={self.folder / 'empty'}"
             uris = self._apt("apt-get", "--yes", "--print-uris", "--quiet=2", "-o", nothing, *command)
             wanted = parse_uris(uris)
-            missing = [f"{name}={version}" for name, version, file in wanted if not (self.archives / file).is_file()]
+            missing = [f"{name}={version}" for name, version, file, size in wanted if not self._have(file, size)]
             if missing and command[0] == "install":
                 self._apt("apt-get", "--yes", "--download-only", *command)
             elif missing:
@@ -186,11 +194,13 @@ class AptRoot:
                     cwd=self.archives,
                     env={"APT_CONFIG": str(self.folder / "apt.conf")},
                 )
-            shown = self._apt("apt-cache", "show", *[f"{name}={version}" for name, version, _ in wanted])
+            shown = self._apt("apt-cache", "show", *[f"{name}={version}" for name, version, *_ in wanted])
         stanzas = {
             (get_field(text, "Package"), get_field(text, "Version")): text for text in shown.strip().split("\n\n")
         }
-        return [Package(name, version, stanzas[name, version], self.archives / file) for name, version, file in wanted]
+        return [
+            Package(name, version, stanzas[name, version], self.archives / file) for name, version, file, _ in wanted
+        ]
 
 
 def get_field(stanza: str, name: str) -> str:
@@ -199,15 +209,15 @@ def get_field(stanza: str, name: str) -> str:
     return match[1].strip() if match else ""
 
 
-def parse_uris(text: str) -> list[tuple[str, str, str]]:
-    """(package, version, file name) of each line that `apt-get --print-uris` prints.
+def parse_uris(text: str) -> list[tuple[str, str, str, int]]:
+    """(package, version, file name, size in bytes) of each line that `apt-get --print-uris` prints.
 
     A line is `'URI' NAME_VERSION_ARCH.deb SIZE HASH`, the version's colon written as %3a in the file's name.
     """
     found = []
     for line in text.splitlines():
-        match = re.match(r"'[^']+' (\S+\.deb) \d+", line)
+        match = re.match(r"'[^']+' (\S+\.deb) (\d+)", line)
         if match:
             name, version, _ = match[1].split("_", 2)
-            found.append((name, unquote(version), match[1]))
+            found.append((name, unquote(version), match[1], int(match[2])))
     return found

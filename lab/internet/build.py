@@ -53,7 +53,9 @@ class Internet:
 
     def apt(self, release: str) -> AptRoot:
         """The private apt of a release; one object each, since its lists are fetched once."""
-        return self._roots.setdefault(release, AptRoot(release, self.work / "apt" / release, self.work / "debs"))
+        return self._roots.setdefault(
+            release, AptRoot(release, self.work / "apt" / release, self.work / "debs" / release)
+        )
 
     def parts(self) -> list[Part]:
         """Every part, each after the ones that it needs."""

@@ -77,13 +77,13 @@ def release_text(fields: dict[str, str], files: dict[str, bytes], now: datetime)
     return "\n".join(lines) + "\n"
 
 
-def write_suite(root: Path, suite: str, component: str, entries: Sequence[Entry], key: SigningKey, origin: str) -> None:
-    """Write and sign `root`/dists/`suite` with one component for amd64."""
+def write_suite(root: Path, suite: str, component: str, entries: Sequence[Entry], key: SigningKey, label: str) -> None:
+    """Write and sign `root`/dists/`suite` with one component for amd64. `label` is "Debian" or "Docker CE", as upstream."""
     folder = root / "dists" / suite
     index = f"{component}/binary-amd64/Packages"
     fields = {
-        "Origin": origin,
-        "Label": origin,
+        "Origin": label.partition(" ")[0],
+        "Label": label,
         "Suite": suite,
         "Codename": suite,
         "Architectures": "amd64",

@@ -17,7 +17,7 @@ from lab.internet.keys import SigningKey
 from lab.internet.shell import BuildError, run
 
 FILES = Path(__file__).parent / "files/docker"
-ORIGIN = "Docker"
+LABEL = "Docker CE"
 MAINTAINER = "Stoker lab (simulated) <lab@internet.test>"
 ADD_GROUP = "    getent group docker >/dev/null || groupadd --system docker"
 
@@ -159,7 +159,7 @@ def build_repository(root: Path, releases: Mapping[str, tuple[int, Mapping[str, 
         for codename, (number, packages) in releases.items():
             extracted = {name: _extract(package, work) for name, package in packages.items()}
             entries = [_build(recipe, codename, number, packages, extracted, root, work) for recipe in RECIPES]
-            write_suite(root, codename, "stable", entries, key, ORIGIN)
+            write_suite(root, codename, "stable", entries, key, LABEL)
     (root / "gpg").write_text(key.armored())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab.internet.debpack import Deb, unit_scripts
 from lab.internet.debrepo import entry_of, write_flat
 from lab.internet.keys import SigningKey
+from lab.internet.shell import BuildError
 
 URL = "http://packages.internet.test/libnvidia-container"
 MAINTAINER = "Stoker lab (simulated) <lab@internet.test>"
@@ -85,6 +86,8 @@ def build_repository(programs: Path, version: str, root: Path, key: SigningKey) 
         for file in sorted(programs.rglob("*"))
         if (file.is_file() or file.is_symlink()) and "__pycache__" not in file.parts
     ]
+    if not files:
+        raise BuildError(f"{programs} holds no programs to pack")
     owners = assign(files)
     debs = []
     for recipe in RECIPES:

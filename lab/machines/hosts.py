@@ -66,14 +66,9 @@ def start(lab: Lab, machine: Machine) -> None:
     daemon.docker("start", machine.container, what=f"starting {machine.name}")
     network.attach(lab.network, machine, pid(machine))
     end = time.monotonic() + BOOT_SECONDS
-    state = ""
-    while state not in ("running", "degraded"):
-        if time.monotonic() > end:
-            raise LabError(_not_up(machine, f"systemd says {state or 'nothing'!r}"))
-        done = execute(machine, "systemctl", "is-system-running", "--wait", timeout=BOOT_SECONDS)
-        state = done.strip() or "nothing"
-        if state not in ("running", "degraded"):
-            time.sleep(0.05)  # too early: systemd does not listen yet
+    # Asked again and again: `is-system-running --wait`, started this early, sometimes misses the end of the boot and sits there.
+    if not wait_until(lambda: system_state(machine) in ("running", "degraded"), BOOT_SECONDS):
+        raise LabError(_not_up(machine, f"systemd says {system_state(machine) or 'nothing'}"))
     if machine.kind == "gpu" and not wait_until(lambda: access.answers(machine), end - time.monotonic()):
         raise LabError(_not_up(machine, "sshd does not let the lab's key in"))
     _mark_complete(machine)
@@ -132,6 +127,11 @@ def pid(machine: Machine) -> int:
 def execute(machine: Machine, *argv: str, timeout: float | None = 60) -> str:
     """Run a program on the machine, as root, and return what it printed; its exit code does not matter."""
     return daemon.docker("exec", machine.container, *argv, check=False, timeout=timeout).stdout
+
+
+def system_state(machine: Machine) -> str:
+    """What systemd says of the whole machine: "starting", "running", "degraded" ...; empty when it does not answer yet."""
+    return execute(machine, "systemctl", "is-system-running").strip()
 
 
 def _not_up(machine: Machine, reason: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def attach(network: Network, machine: Machine, pid: int) -> None:
     run(["ip", "-n", network.namespace, "link", "delete", machine.cable], check=False)
     _batch(
         network.namespace,
-        f"link add {machine.cable} type veth peer name eth0 netns {pid}\n"
+        f"link add {machine.cable} type veth peer name eth0 address {hardware_address(machine)} netns {pid}\n"
         f"link set {machine.cable} master {network.bridge} up\n",
     )
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net"]
@@ -59,6 +60,16 @@ def attach(network: Network, machine: Machine, pid: int) -> None:
     what = f"setting up the network of {machine.name}"
     run([*inside, "ip", "-batch", "-"], stdin=setup.encode(), what=what)
     run([*inside, "sh", "-c", NO_FORWARDING], what=what)
+
+
+def hardware_address(machine: Machine) -> str:
+    """The machine's Ethernet address, made of its IPv4 address.
+
+    It stays the same when the machine reboots or is rebuilt: with another one its neighbours would send to the old one
+    until their ARP entries expire, half a minute later.
+    """
+    octets = ipaddress.IPv4Address(machine.address).packed
+    return ":".join(f"{octet:02x}" for octet in (0x02, 0x00, *octets))  # 02: locally administered
 
 
 def files(network: Network) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -14,8 +15,8 @@ _print_lock = threading.Lock()
 
 
 def say(line: str) -> None:
-    """Print one whole line; lines of parallel steps do not mix."""
-    with _print_lock:
+    """Print one whole line; lines of parallel steps do not mix. Nobody reading (`lab/up | head`) does not stop the work."""
+    with _print_lock, contextlib.suppress(BrokenPipeError):
         print(line, flush=True)
 
 

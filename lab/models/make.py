@@ -75,7 +75,7 @@ def repository_files(model: dict[str, Any]) -> dict[str, bytes]:
         "tokenizer.json": tokenizer(end),
         "tokenizer_config.json": tokenizer_config,
         "special_tokens_map.json": {"eos_token": end},
-        "lab-weights.json": {"note": NOTE, "weights_gib": model["weights_gib"]},
+        "lab-weights.json": {"note": NOTE, "weights_gib": model["weights_gib"], "other_gib": model["other_gib"]},
     }
     files |= {name: json.dumps(value, indent=2).encode() + b"\n" for name, value in texts.items()}
     simulated = f"{NOTE}\nThe real repository is {model['repository']}.\n".encode()

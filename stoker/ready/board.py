@@ -164,10 +164,7 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
     lines = [f"{len(good)} of {len(outcomes)} instances answer"]
     if good:
         lines[0] += ": " + ", ".join(f"{one.target.name} {clock_text(one.seconds)}" for one in good)
-    lines += [
-        f"{one.target.host} {one.target.name}: {one.verdict.value} while {one.progress.text}"
-        + (f": {one.diagnosis.cause}" if one.diagnosis else "")
-        for one in outcomes
-        if not one.ok
-    ]
+    bad = [f"{one.target.name} on {one.target.host} ({one.verdict.value})" for one in outcomes if not one.ok]
+    if bad:
+        lines.append(f"not ready: {', '.join(bad)}")
     return lines

@@ -44,6 +44,11 @@ class Diagnosis:
     heals: bool = field(default=False, compare=False)
 
     @property
+    def brief(self) -> str:
+        """For one line of the view: the cause, or what was printed when the cause is unknown."""
+        return self.evidence if self.id == UNKNOWN and self.evidence else self.cause
+
+    @property
     def anchor(self) -> str:
         return f"{TROUBLESHOOTING}#{self.id}"
 

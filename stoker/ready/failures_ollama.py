@@ -24,7 +24,7 @@ OLLAMA_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         "ollama-model-missing",
-        re.compile(r"model [\"'](?P<model>[^\"']+)[\"'] not found"),
+        re.compile(r"model \\?[\"'](?P<model>[^\"'\\]+)\\?[\"'] not found"),
         "the model {model} is not in Ollama's directory",
         "deploy again (it pulls the model), or on the host: docker exec CONTAINER ollama pull {model}",
     ),

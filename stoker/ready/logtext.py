@@ -39,9 +39,10 @@ def _one(raw: str) -> LogLine:
 
 
 def log_lines(log: str) -> list[LogLine]:
-    """Split a log at newlines and carriage returns, drop empty lines, strip prefixes and control characters."""
+    """Split a log at newlines and carriage returns, strip prefixes and control characters, drop empty lines."""
     plain = _ANSI.sub("", log)
-    return [_one(_UNPRINTABLE.sub("", part)) for part in re.split(r"[\r\n]+", plain) if part.strip()]
+    lines = [_one(_UNPRINTABLE.sub("", part)) for part in re.split(r"[\r\n]+", plain)]
+    return [line for line in lines if line.text.strip()]
 
 
 def last_lines(log: str, count: int = 12, width: int = 200) -> tuple[str, ...]:

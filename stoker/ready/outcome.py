@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from stoker.ready.diagnosis import Diagnosis
-from stoker.ready.phase import Progress
+from stoker.ready.phase import Phase, Progress
 from stoker.ready.target import Target
 
 
@@ -57,6 +57,6 @@ class Outcome:
         if self.lines:
             rows.append(f"  last lines of {target.container}:")
             rows += [f"    {line}" for line in self.lines]
-        if self.verdict is not Verdict.INTERRUPTED:
+        if self.progress.phase is not Phase.NO_CONTAINER and self.verdict is not Verdict.INTERRUPTED:
             rows.append(f"  the whole log, on {target.host}: docker logs --tail 500 {target.container}")
         return "\n".join(rows)

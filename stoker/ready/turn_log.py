@@ -9,6 +9,7 @@ from stoker.ready.phase import Phase, Progress
 
 _START = re.compile(r"^stoker: start, locks ")
 _WAITING = re.compile(r"^stoker: waiting for the GPU \(lock (?P<lock>[^)]+)\)")
+_ANSWERS = re.compile(r"^stoker: engine answers, ")
 _TAKEN = re.compile(r"^stoker: GPU lock taken after ")
 
 
@@ -26,4 +27,6 @@ def turn_progress(line: LogLine) -> Progress | None:
         return Progress(Phase.WAITING_FOR_GPU, "another instance of this GPU is loading")
     if _TAKEN.match(line.text) or _START.match(line.text):
         return Progress(Phase.STARTING)
+    if _ANSWERS.match(line.text):
+        return Progress(Phase.SERVING)
     return None

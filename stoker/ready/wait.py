@@ -227,6 +227,6 @@ def _consider_neighbours(watches: Sequence[Watch], now: float) -> None:
 def _view(watch: Watch, now: float, note: str) -> View:
     if watch.done:
         outcome = watch.outcome()
-        text = outcome.note if outcome.ok else (outcome.diagnosis.cause if outcome.diagnosis else "")
+        text = outcome.note if outcome.ok else (outcome.diagnosis.brief if outcome.diagnosis else "")
         return View(watch.target, watch.progress, outcome.seconds, text, watch.verdict)
     return View(watch.target, watch.progress, now - watch.begun, note)

@@ -236,6 +236,8 @@ class Watch:
         container = self._container
         assert container is not None
         died_in = engine_progress(self.target.engine, log) or self.progress
+        if self._exit_code is not None:
+            self._note = "; ".join(filter(None, (self._note, f"exit code {self._exit_code}")))
         found = death_diagnosis(self.target.engine, container, self._exit_code, log)
         grown = container.restarts - self._baseline
         if container.status in ("exited", "dead", "created") or grown >= RESTARTS or not found.heals:
@@ -246,7 +248,7 @@ class Watch:
         self._exit_code = None
         self._lines = ()
         self.diagnosis = found
-        self.progress = Progress(Phase.STARTING, f"again, after it died: {found.cause}")
+        self.progress = Progress(Phase.STARTING, f"again, after it died: {found.brief}")
 
     def _end(self, verdict: Verdict, now: float, diagnosis: Diagnosis | None) -> None:
         self.verdict, self.ended, self.diagnosis = verdict, now, diagnosis

@@ -79,6 +79,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         errors=_nginx_errors(gateway),
         unknown_path=_unknown_path(routes),
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
+        fail_seconds=RETRY_AFTER_SECONDS,
     )
     router = render(
         "gateway/router.js.j2",
@@ -116,8 +117,6 @@ def _pool_data(backend: Backend) -> dict[str, object]:
 
 def _route_data(route: Route) -> dict[str, object]:
     return {
-        "method": route.method,
-        "kind": route.kind,
         "target": route.target,
         "pools": route.pools,
         "default": route.default,
@@ -136,7 +135,6 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
     limits = gateway.limits
     return [
         _NginxError(400, "bad_request", "The request is not valid HTTP.", early=True),
-        _NginxError(403, "forbidden", "This address may not use the gateway."),
         _NginxError(404, "unknown_path", "The gateway has no such path."),
         _NginxError(405, "method_not_allowed", "The gateway does not accept this method."),
         _NginxError(408, "request_timeout", "The request did not arrive in time."),
@@ -155,8 +153,11 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
 
 
 def _unknown_path(routes: Sequence[Route]) -> str:
-    paths = ", ".join(["/v1/models", *(route.path for route in routes), "/health", "/ready"])
-    return _error_body(404, "unknown_path", f"The gateway has no such path. It has: {paths}.")
+    """Names the prefixes only once: nginx takes no more than 4096 bytes in one word of its configuration."""
+    paths = ", ".join([route.path for route in routes if not route.prefix] + ["/v1/models", "/health", "/ready"])
+    prefixes = ", ".join(dict.fromkeys(route.prefix for route in routes if route.prefix))
+    below = f", and a pool's own paths below {prefixes}" if prefixes else ""
+    return _error_body(404, "unknown_path", f"The gateway has no such path. It has {paths}{below}.")
 
 
 def _error_body(status: int, code: str, message: str) -> str:

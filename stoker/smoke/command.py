@@ -12,7 +12,7 @@ from rich.console import Console
 from stoker.inventory import fleet_of, load_inventory
 from stoker.smoke.check import Result
 from stoker.smoke.plan import EVERYTHING, NothingToCheck, Plan, Selection, plan
-from stoker.smoke.report import Report, as_json, junit, show
+from stoker.smoke.report import Report, as_json, as_junit, show
 from stoker.smoke.run import run
 from stoker.smoke.ssh import logins
 from stoker.spec.fleet import Fleet
@@ -27,27 +27,30 @@ REQUEST_SECONDS = 20
 def smoke(
     inventory: Path,
     overlays: Sequence[str] = (),
-    only_hosts: Sequence[str] = (),
-    only_names: Sequence[str] = (),
-    junit_file: Path | None = None,
-    json_file: Path | None = None,
+    hosts: Sequence[str] = (),
+    instances: Sequence[str] = (),
+    junit: Path | None = None,
+    json: Path | None = None,
     request_seconds: int = REQUEST_SECONDS,
     verbose: bool = False,
     console: Console | None = None,
 ) -> int:
     """Check the fleet of an inventory. 0: all passed; 1: something failed; 3: nothing could be checked.
 
-    ``only_names`` are instances and gateways, by their containers' names. The files are written whatever the outcome.
+    ``hosts`` and ``instances`` (gateways too, by their containers' names) select; without them everything is checked. The files
+    ``junit`` and ``json`` are written whatever the outcome.
     """
     console = console or Console()
     try:
-        fleet, checks = prepare(inventory, overlays, Selection(frozenset(only_hosts), frozenset(only_names)), request_seconds)
+        fleet, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)), request_seconds)
     except (SpecError, NothingToCheck, MissingCurl) as error:
         console.print(str(error), style="red", highlight=False, soft_wrap=True)
         return NOT_STARTED
     report = _watched(fleet, checks, console)
     show(report, console, verbose)
-    return max(PASSED if report.passed else FAILED, _write(report, inventory, junit_file, json_file, console))
+    files = [(junit, as_junit(report, str(inventory))), (json, as_json(report, str(inventory)))]
+    written = [_write(path, text, console) for path, text in files if path is not None]  # both, whatever happens to the first
+    return PASSED if report.passed and all(written) else FAILED
 
 
 class MissingCurl(Exception):
@@ -83,13 +86,10 @@ def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:
         return run(fleet, checks, on_result)
 
 
-def _write(report: Report, inventory: Path, junit_file: Path | None, json_file: Path | None, console: Console) -> int:
-    code = PASSED
-    for path, text in ((junit_file, junit), (json_file, as_json)):
-        if path is not None:
-            try:
-                path.write_text(text(report, str(inventory)), encoding="utf-8")
-            except OSError as error:
-                console.print(f"{path} could not be written: {error.strerror}", style="red", highlight=False)
-                code = FAILED
-    return code
+def _write(path: Path, text: str, console: Console) -> bool:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        console.print(f"{path} could not be written: {error.strerror}", style="red", highlight=False)
+        return False
+    return True

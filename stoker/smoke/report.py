@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from stoker.smoke.check import Result, Status
 from stoker.smoke.xmltext import xml_text
+
+#: Columns of the table where it does not go to a terminal (a file, a log).
+_PLAIN_WIDTH = 150
 
 _COLOURS: dict[Status, str] = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
@@ -38,9 +42,9 @@ class Report:
 
 def show(report: Report, console: Console, verbose: bool = False) -> None:
     """The table, the failures in full, the sum. ``verbose`` adds every command line."""
-    console.print(_table(report))
-    for result in report.of("fail"):
-        show_failure(result, console)
+    console.print(_table(report), width=console.width if console.is_terminal else max(console.width, _PLAIN_WIDTH))
+    for alike in _alike(report.of("fail")):
+        show_failure(alike, console)
     if verbose:
         console.print("\n[bold]What ran[/bold]")
         for result in report.results:
@@ -60,19 +64,22 @@ def summary(report: Report) -> str:
     return f"{len(report.results)} checks in {report.seconds:.1f} s: {outcome or 'nothing was checked'}"
 
 
-def show_failure(result: Result, console: Console) -> None:
-    """One failure: what was expected, what came, what to do, and how to repeat it."""
-    check = result.check
-    console.print(f"\n[bold red]FAILED[/bold red] {escape(f'{check.name}: {check.subject} on {check.host}')}", highlight=False, soft_wrap=True)
-    for label, text in (("expected", result.expected), ("found", result.found), ("do", result.remedy)):
+def show_failure(alike: Sequence[Result], console: Console) -> None:
+    """Failures of one instance with one cause: what was expected, what came, what to do, and how to repeat each."""
+    first = alike[0]
+    what = f"{first.check.subject} on {first.check.host}" if first.check.subject != first.check.host else first.check.host
+    names = ", ".join(result.check.name for result in alike)
+    console.print(f"\n[bold red]FAILED[/bold red] {escape(f'{what}: {names}')}", highlight=False, soft_wrap=True)
+    for label, text in (("expected", first.expected), ("found", first.found), ("do", first.remedy)):
         for number, line in enumerate(text.splitlines()):
             console.print(f"  {label if not number else '':<9} {escape(line)}", highlight=False, soft_wrap=True)
-    if result.commands:
-        console.print(f"  {'repeat':<9}", highlight=False)
-        _show_commands(result, console, indent="    ")
+    if any(result.commands for result in alike):
+        console.print("  repeat", highlight=False)
+        for result in alike:
+            _show_commands(result, console, indent="    ")
 
 
-def junit(report: Report, title: str) -> str:
+def as_junit(report: Report, title: str) -> str:
     """JUnit XML: a suite for each host, a case for each check. Every case carries its command lines."""
     root = ElementTree.Element("testsuites", {"name": title, "time": f"{report.seconds:.3f}", **_counts(report.results)})
     for host in dict.fromkeys(result.check.host for result in report.results):
@@ -104,10 +111,21 @@ def as_json(report: Report, title: str) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def _alike(failures: Sequence[Result]) -> list[list[Result]]:
+    """Failures grouped by instance and cause. Times and ports in the text do not make another cause."""
+    groups: dict[tuple[str, str, str, str], list[Result]] = {}
+    for result in failures:
+        key = (result.check.host, result.check.subject, re.sub(r"[\d.]+", "", result.found), result.remedy)
+        groups.setdefault(key, []).append(result)
+    return list(groups.values())
+
+
 def _table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify, ratio in (("", "left", 0), ("instance", "left", 0), ("check", "left", 0), ("s", "right", 0), ("found", "left", 1)):
-        table.add_column(name, justify="right" if justify == "right" else "left", ratio=ratio or None, no_wrap=name != "found", overflow="fold")
+    for name in ("", "instance", "check"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("found", no_wrap=True, overflow="ellipsis")
     host = ""
     for result in report.results:
         if result.check.host != host:
@@ -117,13 +135,9 @@ def _table(report: Report) -> Table:
         subject = "" if result.check.subject == host else result.check.subject
         table.add_row(
             f"[{colour}]{result.status}[/{colour}]", escape(subject), escape(result.check.name), f"{result.seconds:.2f}",
-            escape(_shortened(result.summary)), style="" if result.status != "skip" else "dim",
+            escape(result.summary), style="" if result.status != "skip" else "dim",
         )
     return table
-
-
-def _shortened(text: str, limit: int = 110) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _show_commands(result: Result, console: Console, indent: str) -> None:

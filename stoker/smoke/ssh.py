@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,8 +105,7 @@ class Shell:
         try:
             client = self._login.connect()
         except Exception as error:  # pyinfra's ConnectError, paramiko's, sockets', a key file that is not there
-            remedy = f"try {shlex.join(self._login.command)}; user, port, key and known_hosts come from the inventory (ssh_user ...)"
-            raise AccessError(f"no SSH connection within {CONNECT_SECONDS} s: {error}", remedy) from error
+            raise AccessError(f"no SSH connection: {error}", _connect_remedy(str(error), self._login.command)) from error
         transport = client.get_transport()
         if transport is not None and isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # paramiko 4.0 leaves Nagle on: 40 ms a command
@@ -135,6 +134,12 @@ class Shell:
             except (OSError, paramiko.SSHException, EOFError) as error:
                 reason = f"no answer within {COMMAND_SECONDS} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
                 raise AccessError(f"{command}: {reason}", "see whether the host is overloaded or was restarted") from error
+
+
+def _connect_remedy(reason: str, command: Sequence[str]) -> str:
+    if "host key" in reason.lower():
+        return f"if the host was rebuilt, forget its old key with `ssh-keygen -R {command[-1]}` and accept the new one: {shlex.join(command)}"
+    return f"try {shlex.join(command)}; user, port, key and known_hosts come from the inventory (ssh_user, ssh_key ...)"
 
 
 def logins(inventory: Any) -> dict[str, Login]:

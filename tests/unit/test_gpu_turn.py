@@ -120,7 +120,8 @@ def test_simultaneous_starts_load_one_after_the_other(turns: Turns, count: int) 
     until(lambda: len(turns.events()) == 2 * count, "all engines loaded")
     whats = turns.events()
     for begin, loaded in zip(whats[::2], whats[1::2], strict=True):
-        assert begin == (loaded[0], "begin") and loaded[1] == "loaded", whats
+        assert begin == (loaded[0], "begin"), whats
+        assert loaded[1] == "loaded", whats
     until(lambda: all("engine answers" in turns.said(f"log-{name}") for name in names), "all turns over")
     waited = sum("stoker: waiting for the GPU (lock GPU-a.lock)" in turns.said(f"log-{name}") for name in names)
     assert waited == count - 1

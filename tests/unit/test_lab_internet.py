@@ -62,7 +62,7 @@ def test_disabled_source_is_not_a_mirror() -> None:
 
 def test_uris_that_apt_prints_become_packages() -> None:
     text = "'http://m/pool/main/d/docker.io_28.deb' docker-ce_5%3a28.5.2-1~debian_amd64.deb 12 SHA256:ab\n"
-    assert parse_uris(text) == [("docker-ce", "5:28.5.2-1~debian", "docker-ce_5%3a28.5.2-1~debian_amd64.deb")]
+    assert parse_uris(text) == [("docker-ce", "5:28.5.2-1~debian", "docker-ce_5%3a28.5.2-1~debian_amd64.deb", 12)]
 
 
 @pytest.mark.parametrize(

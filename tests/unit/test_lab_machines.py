@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.doubles.driver.cards import gpus_json
-from lab.machines import access, config, forward, hosts, images, marker, processes, requirements, rootfs, shell
+from lab.machines import access, config, forward, hosts, images, marker, network, processes, requirements, rootfs, shell
 from lab.machines.arguments import parse
 from lab.machines.errors import LabError
 
@@ -127,6 +127,10 @@ def test_machines_of_one_kind_and_release_share_an_image() -> None:
     same = config.Machine("b", "gpu", "192.168.31.21", "trixie")
     other = config.Machine("c", "gpu", "192.168.31.22", "bookworm")
     assert images.name(machine) == images.name(same) != images.name(other)
+
+
+def test_a_machine_keeps_its_ethernet_address() -> None:
+    assert network.hardware_address(config.load().machine("gpu10")) == "02:00:c0:a8:1f:0a"
 
 
 def test_package_lists_have_comments(tmp_path: Path) -> None:

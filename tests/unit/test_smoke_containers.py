@@ -81,7 +81,7 @@ def test_wrong_gpus(described: list[int], visible: str, text: str) -> None:
 
 
 def test_memory() -> None:
-    full, empty = containers.cards(SMI)[0], containers.cards(SMI)[1]
+    full = containers.cards(SMI)[0]
     assert containers.memory(full, {"a": 0.45, "b": 0.45}) == "29491 of 32768 MiB used"
     assert containers.memory(containers.Card(0, "u", 1500, 24576), {"ollama": None}) == "1500 of 24576 MiB used"
 

@@ -17,6 +17,8 @@ fi
 # A lab disk may lose what a power cut takes; without dpkg's fsync calls packages install in a third of the time.
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/lab"
 
+echo LANG=C.UTF-8 >"$root/etc/default/locale"
+
 # Each machine gets its own identity when it is made, and its package sources too.
 rm -f "$root"/etc/ssh/ssh_host_*_key "$root"/etc/ssh/ssh_host_*_key.pub
 rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/* "$root/etc/apt/apt.conf.d/99mmdebstrap"

@@ -145,3 +145,17 @@ def test_members_that_nginx_cannot_use_are_refused(members: tuple[str, ...]) -> 
 def test_members_of_another_gateway_are_refused() -> None:
     with pytest.raises(ValueError, match="has the pools"):
         render_gateway(gateway_fleet.llm_only(), gateway_fleet.default_backends(gateway_fleet.unified()))
+
+
+def test_real_nginx_accepts_a_large_fleet(tmp_path: Path) -> None:
+    pools = tuple(
+        Pool(name=f"pool-{n}", model=f"org/model-{n}", kind="chat", prefix=f"/pool-{n}", default=n == 0)
+        for n in range(60)
+    )
+    gateway = Gateway(container="g", port=8000, config_file="nginx.conf", pools=pools)
+    members = tuple(f"10.0.{n}.1:11401" for n in range(60))
+    for name, text in render_gateway(gateway, [Backend(pool, "vllm", members) for pool in pools]).items():
+        (tmp_path / name).write_text(text)
+    command = nginx_command(tmp_path, "-t", "-c", f"{CONFIG_DIRECTORY}/nginx.conf")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

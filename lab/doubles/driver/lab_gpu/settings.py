@@ -12,13 +12,23 @@ import os
 from lab_gpu import paths
 
 
+_read: tuple[tuple[str, int, int], dict[str, object]] = (("", 0, 0), {})
+
+
 def _engine() -> dict[str, object]:
+    """Content of engine.json; read again only when the file changed, since it is asked for every token."""
+    global _read
+    path = paths.engine_file()
     try:
-        with open(paths.engine_file(), encoding="utf-8") as handle:
-            content = json.load(handle)
+        about = os.stat(path)
+        key = (path, about.st_ino, about.st_mtime_ns)
+        if key != _read[0]:
+            with open(path, encoding="utf-8") as handle:
+                content = json.load(handle)
+            _read = (key, content if isinstance(content, dict) else {})
     except (FileNotFoundError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return _read[1]
 
 
 def number(name: str, default: float) -> float:

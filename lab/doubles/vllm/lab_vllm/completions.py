@@ -14,9 +14,9 @@ from lab_gpu import settings
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import bad_request
 from lab_vllm.generation import Request, Scheduler, reply
-from lab_vllm.http import HttpRequest, HttpResponse, json_response
+from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit
-from lab_vllm.tokens import tokenize
+from lab_serve.tokens import tokenize
 
 
 class Completions:

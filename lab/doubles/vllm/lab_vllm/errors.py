@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab_vllm.http import HttpRequest, HttpResponse, json_response
+from lab_serve.http import HttpRequest, HttpResponse, json_response
 
 
 class ApiError(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 from lab_gpu import settings
 
 from lab_vllm.metrics import Metrics
-from lab_vllm.tokens import tokenize
+from lab_serve.tokens import tokenize
 
 _SENTENCES = (
     "This is a simulated reply of the Stoker lab; no model computed it.",
@@ -26,7 +26,7 @@ _SENTENCES = (
 DEFAULT_TOKEN_MS = 5.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """One sequence that runs or waits."""
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
-from lab_vllm.http import HttpRequest
+from lab_serve.http import HttpRequest
 
 _INTEGERS = ("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens", "logprobs_count", "top_logprobs")
 _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")

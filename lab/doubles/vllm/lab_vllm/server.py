@@ -22,7 +22,7 @@ from lab_vllm import VERSION, arguments as command_line
 from lab_vllm.api import GENERATE_TASKS, POOLING_TASKS, Api
 from lab_vllm.engine_config import ConfigError, EngineConfig, configure, to_json
 from lab_vllm.generation import Scheduler
-from lab_vllm.http import HttpServer
+from lab_serve.http import HttpServer
 from lab_vllm.log import Log
 from lab_vllm.memory import KvCache
 from lab_vllm.metrics import Metrics

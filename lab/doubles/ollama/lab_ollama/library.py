@@ -1,0 +1,105 @@
+"""Pulling from the simulated library, with the progress lines of `POST /api/pull`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lab_gpu import settings
+
+from lab_ollama.names import Name
+from lab_ollama.store import MODEL_LAYER, Store
+
+DEFAULT_LIBRARY = "http://hub.internet.test/ollama"
+STEPS = 12  # progress lines for a layer whose real size takes time
+
+
+class PullError(Exception):
+    """The pull failed; the text is Ollama's."""
+
+
+async def pull(store: Store, name: Name) -> AsyncIterator[dict[str, Any]]:
+    """Progress lines of a pull, in order; the last is {"status": "success"}. Raises PullError."""
+    yield {"status": "pulling manifest"}
+    base = f"{os.environ.get('OLLAMA_LAB_LIBRARY', DEFAULT_LIBRARY)}/v2/{name.namespace}/{name.model}"
+    raw = await _get(f"{base}/manifests/{name.tag}", missing="pull model manifest: file does not exist")
+    manifest = json.loads(raw)
+    config_layer = manifest["config"]
+    config = json.loads(await _get(f"{base}/blobs/{config_layer['digest']}", missing="file does not exist"))
+    real_size = int((config.get("lab") or {}).get("size_bytes", 0))
+    for layer in [*manifest["layers"], config_layer]:
+        size = real_size if layer["mediaType"] == MODEL_LAYER and real_size else int(layer["size"])
+        async for line in _pull_layer(store, base, layer["digest"], size, slow=layer["mediaType"] == MODEL_LAYER):
+            yield line
+    yield {"status": "verifying sha256 digest"}
+    for layer in [*manifest["layers"], config_layer]:
+        found = "sha256:" + hashlib.sha256(store.blob(layer["digest"]).read_bytes()).hexdigest()
+        if found != layer["digest"]:
+            store.blob(layer["digest"]).unlink()
+            raise PullError(f"digest mismatch, file must be downloaded again: want {layer['digest']}, got {found}")
+    yield {"status": "writing manifest"}
+    store.write_manifest(name, manifest)
+    yield {"status": "success"}
+
+
+async def _pull_layer(store: Store, base: str, digest: str, size: int, *, slow: bool) -> AsyncIterator[dict[str, Any]]:
+    head = {"status": f"pulling {digest.removeprefix('sha256:')[:12]}", "digest": digest, "total": size}
+    path = store.blob(digest)
+    if path.exists():
+        yield {**head, "completed": size}
+        return
+    yield head
+    content = await _get(f"{base}/blobs/{digest}", missing="file does not exist")
+    partial = path.with_name(path.name + "-partial")
+    if slow:
+        pause = settings.number("pull_seconds", 1.5) / STEPS
+        for step in range(1, STEPS):
+            partial.write_bytes(content[: len(content) * step // STEPS]) if step == 1 else _append(partial, content, step)
+            if settings.fault("ollama-pull")[0] == "pull-fails" or settings.fault()[0] == "pull-fails":
+                raise PullError(f"max retries exceeded: Get \"{base}/blobs/{digest}\": read: connection reset by peer")
+            await asyncio.sleep(pause)
+            yield {**head, "completed": size * step // STEPS}
+    else:
+        partial.write_bytes(content)
+    try:
+        partial.rename(path) if not slow else _complete(partial, path, content)
+    except FileNotFoundError as error:
+        raise PullError(f"open {partial}-0: no such file or directory") from error
+    yield {**head, "completed": size}
+
+
+def _append(partial: Any, content: bytes, step: int) -> None:
+    try:
+        with open(partial, "r+b") as handle:
+            handle.write(content[: len(content) * step // STEPS])
+    except FileNotFoundError as error:  # another server pruned it, which is what OLLAMA_NOPRUNE prevents
+        raise PullError(f"open {partial}-0: no such file or directory") from error
+
+
+def _complete(partial: Any, path: Any, content: bytes) -> None:
+    with open(partial, "r+b") as handle:
+        handle.write(content)
+    partial.rename(path)
+
+
+async def _get(url: str, *, missing: str) -> bytes:
+    try:
+        return await asyncio.to_thread(_fetch, url)
+    except urllib.error.HTTPError as error:
+        raise PullError(missing if error.code == 404 else f"{error.code}: {error.reason}") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, FileNotFoundError):
+            raise PullError(missing) from error
+        raise PullError(f"pull model manifest: Get \"{url}\": dial tcp: {error.reason}") from error
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        content: bytes = response.read()
+        return content
