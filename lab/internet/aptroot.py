@@ -120,10 +120,10 @@ class AptRoot:
         try:
             self._apt("apt-get", "update", "--error-on=any")
         except BuildError as error:
-            raise BuildError(
-                f"the package lists of Debian {self.release} could not be read from the mirror.\n{error}\n"
-                "If a signature is the reason: `apt-get install --only-upgrade debian-archive-keyring`."
-            ) from error
+            outdated = "NO_PUBKEY" in str(error) or "signature" in str(error)
+            hint = "; `apt-get install --only-upgrade debian-archive-keyring` brings newer keys" if outdated else ""
+            text = f"the package lists of Debian {self.release} could not be read from this machine's mirror{hint}"
+            raise BuildError(f"{text}\n{error}") from error
         self._ready = True
 
     def _configuration(self) -> str:

@@ -300,7 +300,8 @@ def main() -> int:
             finally:
                 internet.key.stop_agent()
     except BuildError as error:
-        print(f"internet: failed: {error}", file=sys.stderr)
+        what, *details = str(error).splitlines()
+        print(*details, f"internet: failed: {what}", sep="\n", file=sys.stderr)
         return 1
     what = f"built {', '.join(built)}" if built else "nothing to build"
     print(f"internet: {what} ({time.monotonic() - started:.1f} s)", flush=True)

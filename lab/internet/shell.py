@@ -32,6 +32,8 @@ def run(
     except FileNotFoundError as error:
         raise BuildError(f"program {words[0]!r} is not installed on this machine") from error
     if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-12:])
-        raise BuildError(f"`{' '.join(words)[:300]}` ended with status {done.returncode}:\n{tail}")
+        tail = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-12:]
+        reason = tail[-1] if tail else "it printed nothing"
+        text = f"`{' '.join(words)[:120]}` ended with status {done.returncode}: {reason}"
+        raise BuildError("\n".join([text, *tail]))
     return done.stdout.decode(errors="replace")

@@ -28,7 +28,7 @@ class Phase(enum.IntEnum):
 
 
 _WORDS = {
-    Phase.NO_CONTAINER: "no running container yet",
+    Phase.NO_CONTAINER: "not running",
     Phase.WAITING_FOR_GPU: "waiting for the GPU",
     Phase.STARTING: "starting",
     Phase.LOADING: "loading weights",

@@ -57,6 +57,7 @@ class Watch:
         self._wrong_answers = 0
         self._lines: tuple[str, ...] = ()
         self._note = ""
+        self._history: list[str] = []  # of earlier deaths in this wait
         self._answer_seconds: float | None = None
 
     # --- what to look at --------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class Watch:
     def _fallen(self, wish: LogWish) -> None:
         if self.verdict is Verdict.READY:
             self.verdict = None
-            self._note = "it had answered, and died after that"
+            self._history.append("it had answered, and died after that")
         self._wish = wish
 
     def _started_anew(self) -> None:
@@ -236,18 +237,17 @@ class Watch:
         container = self._container
         assert container is not None
         died_in = engine_progress(self.target.engine, log) or self.progress
-        if self._exit_code is not None:
-            self._note = "; ".join(filter(None, (self._note, f"exit code {self._exit_code}")))
         found = death_diagnosis(self.target.engine, container, self._exit_code, log)
         grown = container.restarts - self._baseline
         if container.status in ("exited", "dead", "created") or grown >= RESTARTS or not found.heals:
             self.progress = died_in
+            self._note = "" if self._exit_code is None else f"exit code {self._exit_code}"
             self._end(Verdict.FAILED, now, found)
             return
         self._judged = container.restarts
         self._exit_code = None
         self._lines = ()
-        self.diagnosis = found
+        self._history.append(f"it died before: {found.brief}")
         self.progress = Progress(Phase.STARTING, f"again, after it died: {found.brief}")
 
     def _end(self, verdict: Verdict, now: float, diagnosis: Diagnosis | None) -> None:
@@ -278,6 +278,6 @@ class Watch:
             self.progress,
             None if self.verdict is Verdict.READY else self.diagnosis,
             self._lines,
-            self._note,
+            "; ".join(filter(None, (self._note, *self._history))),
             self._answer_seconds,
         )

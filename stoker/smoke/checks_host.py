@@ -36,7 +36,7 @@ class HostWitness:
             version = shell.run("docker version --format '{{.Server.Version}}'", sudo=True).strip()
             self.before = {name: self.inspect(name) for name in names}
         except AccessError as error:
-            raise CheckFailed("Docker answers over SSH", error.reason, error.remedy) from error
+            raise CheckFailed("Docker answers over SSH", error.reason, _remedy(error)) from error
         self.reached = True
         return f"Docker {version}"
 
@@ -141,6 +141,17 @@ def _after_access(witness: HostWitness, run: Callable[[Trace], str]) -> Callable
             raise CheckFailed("an answer over SSH", error.reason, error.remedy) from error
 
     return guarded
+
+
+def _remedy(error: AccessError) -> str:
+    reason = error.reason.lower()
+    if "permission denied" in reason and "docker" in reason:
+        return "the user may not use Docker there: set _sudo = True for the host in the inventory"
+    if "not found" in reason and "docker" in reason:
+        return "Docker is not installed there: deploy first"
+    if "cannot connect to the docker daemon" in reason:
+        return "Docker does not run there: see `systemctl status docker`, or deploy again"
+    return error.remedy
 
 
 def _share(instance: Instance) -> float | None:

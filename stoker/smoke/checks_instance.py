@@ -25,7 +25,7 @@ def checks(fleet: Fleet, member: Member, seconds: int) -> Iterator[Check]:
     model = member.instance.model
     yield check("models", "/v1/models", None, lambda answer: answers.models(answer, [model]))
     if kind_of(fleet, member.instance) == "chat":
-        for name, question in (("chat", texts.SHORT_QUESTION), ("chat, longer question", texts.LONG_QUESTION)):
+        for name, question in (("chat", texts.SHORT_QUESTION), ("longer chat", texts.LONG_QUESTION)):
             yield check(name, CHAT_PATH, chat_body(model, question), lambda answer: answers.chat(answer, model))
         return
     yield check("embeddings", EMBEDDINGS_PATH, embeddings_body(model), lambda answer: two_texts(answer, member))

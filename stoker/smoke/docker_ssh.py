@@ -32,7 +32,8 @@ class DockerOverSsh(docker.APIClient):
         if transport is None:
             raise docker.errors.DockerException("the SSH connection is closed")
         self._pool = _Pool(transport, command, password, seconds)
-        super().__init__(base_url="http://docker", version="auto", timeout=seconds)
+        # An address that the SDK accepts; _retrieve_server_version puts the real one in its place.
+        super().__init__(base_url="http://docker:1", version="auto", timeout=seconds)
 
     def _retrieve_server_version(self) -> str:
         # The SDK's first request; the adapter has to be there before it.

@@ -11,13 +11,12 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from stoker.smoke.check import Result, Status
 from stoker.smoke.xmltext import xml_text
 
-#: Columns of the table where it does not go to a terminal (a file, a log).
-_PLAIN_WIDTH = 150
+#: Characters for what was found: on a narrow terminal, and where the table goes to a file.
+_LEAST_ROOM, _PLAIN_ROOM = 30, 200
 
 _COLOURS: dict[Status, str] = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
@@ -42,7 +41,7 @@ class Report:
 
 def show(report: Report, console: Console, verbose: bool = False) -> None:
     """The table, the failures in full, the sum. ``verbose`` adds every command line."""
-    console.print(_table(report), width=console.width if console.is_terminal else max(console.width, _PLAIN_WIDTH))
+    _show_table(report, console)
     for alike in _alike(report.of("fail")):
         show_failure(alike, console)
     if verbose:
@@ -120,24 +119,21 @@ def _alike(failures: Sequence[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
-def _table(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "instance", "check"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
-    table.add_column("found", no_wrap=True, overflow="ellipsis")
+def _show_table(report: Report, console: Console) -> None:
+    """One line for each check, by host. On a terminal what was found is cut to the line; elsewhere it is not."""
+    subjects = {result.check.id: "" if result.check.subject == result.check.host else result.check.subject for result in report.results}
+    width = max([len(subject) for subject in subjects.values()], default=0)
+    names = max([len(result.check.name) for result in report.results], default=0)
+    room = max(console.width - width - names - 17, _LEAST_ROOM) if console.is_terminal else _PLAIN_ROOM
     host = ""
     for result in report.results:
         if result.check.host != host:
             host = result.check.host
-            table.add_row("", f"[bold]{escape(host)}[/bold]", "", "", "")
+            console.print(f"\n[bold]{escape(host)}[/bold]", highlight=False)
+        found = result.summary if len(result.summary) <= room else result.summary[: room - 1] + "…"
+        row = f"{subjects[result.check.id]:<{width}}  {result.check.name:<{names}}  {result.seconds:6.2f} s  {found}".rstrip()
         colour = _COLOURS[result.status]
-        subject = "" if result.check.subject == host else result.check.subject
-        table.add_row(
-            f"[{colour}]{result.status}[/{colour}]", escape(subject), escape(result.check.name), f"{result.seconds:.2f}",
-            escape(result.summary), style="" if result.status != "skip" else "dim",
-        )
-    return table
+        console.print(f"[{colour}]{result.status}[/{colour}]  {escape(row)}", highlight=False, soft_wrap=True)
 
 
 def _show_commands(result: Result, console: Console, indent: str) -> None:

@@ -36,8 +36,8 @@ def shown(report: Report, verbose: bool = False) -> str:
 def test_table() -> None:
     text = shown(REPORT)
     lines = text.splitlines()
-    assert "box" in lines[1]
-    assert lines[2].split() == ["pass", "llama_0", "models", "0.02", "llama"]
+    assert lines[1] == "box"
+    assert lines[2].split() == ["pass", "llama_0", "models", "0.02", "s", "llama"]
     assert "[oops]" in text  # not taken for markup
     assert "skip" in text
     assert lines[-1] == "3 checks in 2.2 s: 1 failed, 1 passed, 1 skipped"

@@ -44,7 +44,7 @@ def test_everything_works() -> None:
     names = {f"{result.check.subject}: {result.check.name}" for result in report.results}
     assert names == {
         "box: docker over ssh", "GPU 0: memory", "GPU 1: memory",
-        *(f"llama_{i}: {name}" for i in (0, 1) for name in ("container", "GPU", "models", "chat", "chat, longer question")),
+        *(f"llama_{i}: {name}" for i in (0, 1) for name in ("container", "GPU", "models", "chat", "longer chat")),
         *(f"bge_0: {name}" for name in ("container", "GPU", "models", "embeddings", "long text", "on the GPU")),
         *(f"nginx_0: {name}" for name in (
             "container", "/health", "/v1/models", "/v1/chat/completions llama", "/llama/v1/chat/completions llama", "stream of llama",
@@ -57,7 +57,7 @@ def test_repeated_characters_fail_the_instance_alone() -> None:
     with rack() as one:
         one.engines["llama_1"].content = "!!!!!!!!"
         report = smoked(one)
-    assert set(failed(report)) == {"llama_1: chat", "llama_1: chat, longer question"}
+    assert set(failed(report)) == {"llama_1: chat", "llama_1: longer chat"}
 
 
 def test_a_dead_instance_fails_its_checks_and_the_spread() -> None:
@@ -68,7 +68,7 @@ def test_a_dead_instance_fails_its_checks_and_the_spread() -> None:
         one.engines["nginx_0"].members = one.engines["nginx_0"].members[:1]
         report = smoked(one)
     assert set(failed(report)) == {
-        "llama_1: container", "llama_1: models", "llama_1: chat", "llama_1: chat, longer question", "nginx_0: spread over llama",
+        "llama_1: container", "llama_1: models", "llama_1: chat", "llama_1: longer chat", "nginx_0: spread over llama",
     }
     assert "none reached llama_1" in failed(report)["nginx_0: spread over llama"].found
     assert [result.check.name for result in report.of("skip")] == ["GPU"]
