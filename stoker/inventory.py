@@ -7,7 +7,8 @@ trace again, so that an error can name the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,18 @@ def _mentions(file: Path, name: str) -> bool:
 
 
 def _python_error(error: Exception, path: Path) -> Problem:
-    where: Callable[[Any], Any] = lambda trace: trace.tb_next  # noqa: E731
-    trace = error.__traceback__
+    """What Python says of a description, and the line of the person's own file where it says so."""
+    cause = getattr(error, "exception", error)  # pyinfra wraps what a file raised
     place = str(path)
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file.endswith(".py") and ("group_data" in file or Path(file).name == path.name):
-            place = f"{file}:{trace.tb_lineno}"
-        trace = where(trace)
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}:{error.lineno}"
-    return Problem(place, "Python", "", f"{type(error).__name__}: {error}", "correct the file; it is ordinary Python")
+    for frame, line in traceback.walk_tb(cause.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        if "group_data" in file.parts or file.name == path.name:
+            place = f"{_relative(file)}:{line}"
+    if isinstance(cause, SyntaxError) and cause.filename:
+        place = f"{_relative(Path(cause.filename))}:{cause.lineno}"
+    words = cause.msg if isinstance(cause, SyntaxError) else str(cause)
+    return Problem(place, "Python", "", f"{type(cause).__name__}: {words}", "correct the file; it is ordinary Python")
+
+
+def _relative(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file

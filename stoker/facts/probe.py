@@ -63,7 +63,7 @@ def script(questions: Questions) -> str:
         parts.append(_section("files") + f"stat -c '%F\t%a\t%U\t%G\t%n' {files} 2>/dev/null")
         parts.append(_section("digests") + f'for f in {files}; do test -f "$f" && sha256sum "$f"; done 2>/dev/null')
     for path in questions.contents:
-        parts.append(_section(f"content {path}") + f"cat {quote(path)} 2>/dev/null")
+        parts.append(_section(f"content {path}") + f"cat {quote(path)} 2>/dev/null; echo")
     if questions.units:
         parts.append(
             _section("units")

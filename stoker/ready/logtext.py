@@ -14,6 +14,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # "(EngineCore pid=231) ", "(Worker_TP0 pid=77) ", "(EngineCore_DP0 pid=17374) ": vLLM 0.11 to 0.19.1
 _PROCESS = re.compile(r"^\s*\([\w:.-]+ pid=\d+\) ?")
+# A bar has no end of line until it is full; what another process prints then follows it in the same line.
+_BREAK = re.compile(r"[\r\n]+|(?=\((?:APIServer|EngineCore|Worker)\S* pid=\d+\) )")
 # "INFO 04-18 10:11:12 [core.py:105] ": vLLM's formatter; uvicorn's own lines are "INFO:     text"
 _VLLM_HEAD = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?")
 _UVICORN_HEAD = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL): {2,}")
@@ -39,9 +41,10 @@ def _one(raw: str) -> LogLine:
 
 
 def log_lines(log: str) -> list[LogLine]:
-    """Split a log at newlines and carriage returns, strip prefixes and control characters, drop empty lines."""
+    """Split a log at newlines, carriage returns and where another process begins to speak; strip prefixes and control characters, drop empty lines.
+    """
     plain = _ANSI.sub("", log)
-    lines = [_one(_UNPRINTABLE.sub("", part)) for part in re.split(r"[\r\n]+", plain)]
+    lines = [_one(_UNPRINTABLE.sub("", part)) for part in _BREAK.split(plain)]
     return [line for line in lines if line.text.strip()]
 
 

@@ -65,3 +65,6 @@ Image = Annotated[str, form(r"^[a-z0-9][a-zA-Z0-9_.:/@-]*$", "an image with its 
 
 #: http or https, without a trailing slash: paths are appended to it.
 Url = Annotated[str, form(r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?$", "an address that begins with http:// or https://, without / at its end")]
+
+#: Name of an environment variable.
+EnvironmentName = Annotated[str, form(r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and _")]

@@ -133,19 +133,26 @@ def _build_host(raw: RawHost) -> tuple[Host | None, list[Problem]]:
             host_data[name] = tuple(value) if name == "stacks" and isinstance(value, list) else value
         elif not name.startswith(_PYINFRA_PREFIXES):
             problems.append(explain.unknown_name(raw.origin(name), name, value, known))
+    misspelt = {explain.closest(problem.field, known) for problem in problems}
     settings: Settings | None = None
     description: HostDescription | None = None
     try:
         settings = Settings.model_validate(settings_data)
     except ValidationError as error:
-        problems += explain.explain(error, raw.origin, settings_data)
+        problems += explain.explain(error, lambda name: _settings_file(raw, name), settings_data)
     try:
         description = HostDescription.model_validate(host_data)
     except ValidationError as error:
         problems += explain.explain(error, raw.origin, host_data)
     if settings is None or description is None:
-        return None, problems
+        # A name that is misspelt is missing too; saying so once is enough.
+        return None, [problem for problem in problems if problem.field not in misspelt or problem.value]
     return Host(raw.name, description.address or raw.name, description.gpus, description.stacks, settings), problems
+
+
+def _settings_file(raw: RawHost, name: str) -> str:
+    """Where a setting stands, or belongs."""
+    return raw.origin(name) if name in raw.data else "group_data/all.py"
 
 
 def _host_problems(host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
@@ -191,7 +198,7 @@ def _host_problems(host: Host, origin: Callable[[str], str]) -> Iterator[Problem
             for argument, reason, remedy in vllm.problems_of(instance.arguments):
                 yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
             share = instance.arguments.get("gpu-memory-utilization", 0.9)
-            if isinstance(share, int | float):
+            if isinstance(share, int | float) and 0 < share <= 1:
                 for gpu in instance.gpus:
                     load[gpu] += share
         elif instance.arguments:

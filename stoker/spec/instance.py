@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from stoker.spec.base import ContainerName, Image, ModelName, Port, ServiceName, Spec
+from stoker.spec.base import ContainerName, EnvironmentName, Image, ModelName, Port, ServiceName, Spec
 from stoker.spec.vllm import Argument
 
 #: Port that the engine listens on inside its container.
@@ -29,7 +29,7 @@ class Instance(Spec):
     image: Image | None = None
     #: vLLM's command-line arguments, without the dashes.
     arguments: dict[str, Argument] = {}
-    environment: dict[str, str] = {}
+    environment: dict[EnvironmentName, str] = {}
 
     @field_validator("gpus", mode="before")
     @classmethod

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from stoker.spec.base import AbsolutePath, FileName, Image, ModelName, Spec, Url
+from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Spec, Url, form
 
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+~:-]*$")]
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
-EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Version = Annotated[str, form(r"^[0-9][0-9A-Za-z.+~:-]*$", "a version that begins with a digit, for instance 28.5.2")]
+Size = Annotated[str, form(r"^[1-9][0-9]*[kmg]$", "a number with k, m or g, for instance 50m")]
+Fingerprint = Annotated[str, form(r"^[0-9A-F]{40}$", "the key's fingerprint: 40 digits 0-9 A-F without spaces")]
 
 
 class Versions(Spec):
@@ -98,8 +97,8 @@ class Keys(Spec):
 class HubModel(Spec):
     """A model that is downloaded as files and served by vLLM."""
 
-    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")] = "main"
+    repository: Annotated[str, form(r"^[\w.-]+/[\w.-]+$", "OWNER/NAME as the hub shows it")]
+    revision: Annotated[str, form(r"^[\w./-]+$", "a branch, a tag or a commit")] = "main"
     #: Directory below the stack's model directory.
     directory: FileName
     #: Files that are not needed, as patterns (``*.pth``).
@@ -118,7 +117,9 @@ class OllamaModel(Spec):
     """
 
     #: What is pulled: ``name:tag``, a tag other than ``latest``.
-    library: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    library: Annotated[
+        str, form(r"^[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9][A-Za-z0-9._-]*$", "NAME:TAG, for instance bge-m3:567m")
+    ]
     parameters: dict[str, int] = {}
     #: Length of the vectors, for the readiness and smoke checks.
     dimensions: int = Field(ge=1, le=65536)
@@ -130,11 +131,25 @@ class OllamaModel(Spec):
         return self
 
 
+#: Tag -> the kinds of models. The tag stands in the location of an error, after the model's name.
+MODEL_KINDS: dict[str, type[Spec]] = {"hub": HubModel, "ollama": OllamaModel}
+
+
+def _kind_of_model(value: object) -> str:
+    """Chosen by its key, so that errors speak of one kind and not of both."""
+    return "ollama" if isinstance(value, OllamaModel) or (isinstance(value, dict) and "library" in value) else "hub"
+
+
+Model = Annotated[
+    Annotated[HubModel, Tag("hub")] | Annotated[OllamaModel, Tag("ollama")], Discriminator(_kind_of_model)
+]
+
+
 class Settings(Spec):
     """Everything from group_data but the stacks."""
 
     versions: Versions
-    models: dict[ModelName, HubModel | OllamaModel]
+    models: dict[ModelName, Model]
     mirrors: Mirrors = Mirrors()
     proxy: Proxy = Proxy()
     docker: Docker = Docker()
@@ -144,20 +159,6 @@ class Settings(Spec):
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
     ready_timeout: int = Field(default=1800, ge=10, le=86400)
-
-    @field_validator("models", mode="before")
-    @classmethod
-    def _kind_of_model(cls, value: object) -> object:
-        """Choose the class by its key, so that errors speak of one kind and not of both."""
-        if not isinstance(value, dict):
-            return value
-        kinds: dict[object, object] = {}
-        for name, model in value.items():
-            if isinstance(model, dict):
-                kinds[name] = (OllamaModel if "library" in model else HubModel).model_validate(model)
-            else:
-                kinds[name] = model
-        return kinds
 
 
 def image_version(image: str) -> tuple[int, ...] | None:

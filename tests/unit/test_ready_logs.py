@@ -41,6 +41,16 @@ def test_lines_lose_colour_process_and_logger() -> None:
     ]
 
 
+def test_a_line_that_follows_an_unfinished_bar_is_a_line_of_its_own() -> None:
+    log = (
+        "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):   0%|          | 0/51 [00:00<?, ?it/s]"
+        "(EngineCore pid=191) ERROR 04-04 09:17:58 [core.py:1108] EngineCore failed to start.\n(EngineCore pid=191) \n"
+    )
+    lines = log_lines(log)
+    assert [line.level for line in lines] == ["", "ERROR"]
+    assert lines[1].text == "EngineCore failed to start."
+
+
 def test_carriage_returns_end_lines_and_last_lines_are_short() -> None:
     assert [line.text for line in log_lines("\r 10%\r 50%\r100%\nnext")] == [" 10%", " 50%", "100%", "next"]
     assert last_lines("a\n" + "b" * 300 + "\n", count=1, width=20) == ("b" * 19 + "…",)

@@ -1,55 +1,50 @@
-"""The CDI description of this host's simulated cards: same kind, names and shape as the real toolkit writes.
-
-What is mounted into containers is the simulated driver (lab/doubles/driver) instead of NVIDIA's libraries.
-"""
+"""The CDI specification of the simulated GPUs, in the layout that `nvidia-ctk cdi generate` writes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from lab_gpu.machine import Machine
 
 KIND = "nvidia.com/gpu"
-
-_COMMON_NODES = ("/dev/nvidia-modeset", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidiactl")
-
-_MOUNTS = (
-    ("/usr/bin/nvidia-smi", "ro"),
-    ("/usr/lib/lab-gpu", "ro"),
-    ("/etc/lab-gpu", "ro"),
-    ("/run/lab-gpu", "rw"),
-)
+_CONTROL_NODES = ("/dev/nvidia-modeset", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidiactl")
+# In place of the driver's libraries: the simulated driver and its state.
+_READ_ONLY = ("/usr/bin/nvidia-smi", "/usr/lib/lab-gpu", "/etc/lab-gpu")
+_WRITABLE = ("/run/lab-gpu",)
 
 
-def cards() -> list[dict[str, object]]:
-    """The cards of the simulated driver. Raises FileNotFoundError where there is none."""
-    found = json.loads(Path("/etc/lab-gpu/gpus.json").read_text(encoding="utf-8"))["gpus"]
-    assert isinstance(found, list)
-    return found
+def specification(machine: Machine) -> str:
+    """The YAML text: each GPU by index and by UUID, and all of them together."""
+    lines = ["---", "cdiVersion: 0.5.0", "containerEdits:", "  deviceNodes:"]
+    lines += [f"  - path: {node}" for node in _CONTROL_NODES]
+    lines += ["  env:", "  - NVIDIA_CTK_LIBCUDA_DIR=/usr/lib/x86_64-linux-gnu", "  - NVIDIA_VISIBLE_DEVICES=void", "  - LAB_GPU_CDI=1"]
+    lines += ["  mounts:"]
+    for path in _READ_ONLY:
+        lines += _mount(path, "ro")
+    for path in _WRITABLE:
+        lines += _mount(path, "rw")
+    lines += ["devices:"]
+    uuids = [(index, gpu["uuid"]) for index, gpu in enumerate(machine["gpus"])]
+    for index, uuid in uuids:
+        lines += _device(str(index), [(index, uuid)])
+    for index, uuid in uuids:
+        lines += _device(uuid, [(index, uuid)])
+    lines += _device("all", uuids)
+    lines += [f"kind: {KIND}", ""]
+    return "\n".join(lines)
 
 
-def specification(strategies: tuple[str, ...]) -> str:
-    """The text of the CDI file, with each card under its name by each strategy (index, uuid), and all of them as `all`."""
-    lines = ["---", "cdiVersion: 0.5.0", f"kind: {KIND}", "devices:"]
-    gpus = cards()
-    for strategy in strategies:
-        for gpu in gpus:
-            lines += _device(str(gpu[strategy]), [gpu])
-    lines += _device("all", gpus)
-    lines += ["containerEdits:", "  env:", "  - NVIDIA_VISIBLE_DEVICES=void", "  - LAB_GPU_CDI=1", "  deviceNodes:"]
-    lines += [f"  - path: {path}" for path in _COMMON_NODES]
-    lines.append("  mounts:")
-    for path, access in _MOUNTS:
-        lines += [f"  - hostPath: {path}", f"    containerPath: {path}", f"    options: [{access}, nosuid, nodev, rbind, rprivate]"]
-    return "\n".join(lines) + "\n"
+def device_names(text: str) -> list[str]:
+    """Qualified names of the devices in a specification of ours."""
+    names = [line.split(":", 1)[1].strip().strip('"') for line in text.splitlines() if line.strip().startswith("name:")]
+    return [f"{KIND}={name}" for name in names]
 
 
-def names(strategies: tuple[str, ...]) -> list[str]:
-    return [f"{KIND}={gpu[strategy]}" for strategy in strategies for gpu in cards()] + [f"{KIND}=all"]
+def _device(name: str, gpus: list[tuple[int, str]]) -> list[str]:
+    lines = ["- containerEdits:", "    deviceNodes:"]
+    lines += [f"    - path: /dev/nvidia{index}" for index, _ in gpus]
+    lines += ["    env:", *(f"    - LAB_GPU_{index}={uuid}" for index, uuid in gpus)]
+    return [*lines, f'  name: "{name}"']
 
 
-def _device(name: str, gpus: list[dict[str, object]]) -> list[str]:
-    lines = [f'- name: "{name}"', "  containerEdits:", "    env:"]
-    lines += [f"    - LAB_GPU_{gpu['index']}={gpu['uuid']}" for gpu in gpus]
-    lines.append("    deviceNodes:")
-    lines += [f"    - path: /dev/nvidia{gpu['index']}" for gpu in gpus]
-    return lines
+def _mount(path: str, mode: str) -> list[str]:
+    options = [mode, "nosuid", "nodev", "rbind", "rprivate"]
+    return [f"  - containerPath: {path}", f"    hostPath: {path}", "    options:", *(f"    - {option}" for option in options)]

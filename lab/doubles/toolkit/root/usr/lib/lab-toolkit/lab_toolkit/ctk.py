@@ -1,69 +1,147 @@
-"""nvidia-ctk: `cdi generate`, `cdi list`, `runtime configure`, `--version`."""
+"""nvidia-ctk: runtime configure, cdi generate, cdi list, system create-device-nodes."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-from pathlib import Path
 
-from lab_toolkit import VERSION, cdi
+from lab_gpu.machine import read_machine
+from lab_gpu.smi import driver_failure
 
-_BOTH = ("index", "uuid")
+from lab_toolkit import COMMIT, VERSION
+from lab_toolkit.cdi import device_names, specification
+
+USAGE = """NAME:
+   nvidia-ctk - Tools to configure the NVIDIA Container Toolkit (simulated by the lab)
+
+USAGE:
+   nvidia-ctk [global options] command [command options]
+
+COMMANDS:
+   runtime  A collection of runtime-related utilities for the NVIDIA Container Toolkit
+   cdi      Provide tools for interacting with Container Device Interface specifications
+   system   A collection of system-related utilities for the NVIDIA Container Toolkit
+"""
+
+
+class CtkError(Exception):
+    """What the command ends with: exit code 1 and this text."""
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nvidia-ctk")
-    parser.add_argument("--version", "-v", action="version", version=f"NVIDIA Container Toolkit CLI version {VERSION} (simulated)")
-    areas = parser.add_subparsers(dest="area", required=True)
-    cdi_verbs = areas.add_parser("cdi").add_subparsers(dest="verb", required=True)
-    generate = cdi_verbs.add_parser("generate")
-    generate.add_argument("--output", default="")
-    generate.add_argument("--device-name-strategy", action="append", choices=_BOTH, default=None)
-    cdi_verbs.add_parser("list")
-    configure = areas.add_parser("runtime").add_subparsers(dest="verb", required=True).add_parser("configure")
-    configure.add_argument("--runtime", default="docker", choices=["docker"])
-    configure.add_argument("--config", default="/etc/docker/daemon.json")
-    configure.add_argument("--set-as-default", "--nvidia-set-as-default", action="store_true")
-    configure.add_argument("--cdi.enabled", "--cdi.enable", dest="cdi_enabled", action="store_true")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.area == "runtime":
-            return _configure(Path(chosen.config), chosen.set_as_default, chosen.cdi_enabled)
-        if chosen.verb == "list":
-            print("\n".join(cdi.names(_BOTH)))
-            return 0
-        return _generate(chosen.output, tuple(chosen.device_name_strategy or _BOTH))
-    except FileNotFoundError as error:
-        # As the real one: no driver library, no description.
-        print(f"ERRO[0000] failed to generate CDI spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND ({error.filename})", file=sys.stderr)
-        return 1
-
-
-def _generate(output: str, strategies: tuple[str, ...]) -> int:
-    text = cdi.specification(strategies)
-    if not output:
-        print(text, end="")
+    """Run one command line; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
         return 0
-    target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
-    print("INFO[0000] Generated CDI spec with version 0.5.0", file=sys.stderr)
+    if arguments[0] in ("-v", "--version"):
+        print(f"NVIDIA Container Toolkit CLI version {VERSION}\ncommit: {COMMIT}")
+        return 0
+    commands = {
+        ("runtime", "configure"): configure_runtime,
+        ("cdi", "generate"): generate,
+        ("cdi", "list"): list_devices,
+        ("system", "create-device-nodes"): lambda options: None,
+    }
+    command = commands.get(tuple(arguments[:2]))  # type: ignore[call-overload]
+    if command is None:
+        print(USAGE)
+        return 0
+    try:
+        command(_options(arguments[2:]))
+    except CtkError as error:
+        _log("ERRO", str(error))
+        return 1
     return 0
 
 
-def _configure(path: Path, default: bool, with_cdi: bool) -> int:
-    """Add the runtime to Docker's settings; like the real one it rewrites the file and keeps the other keys."""
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() and path.read_text().strip() else {}
-    settings.setdefault("runtimes", {})["nvidia"] = {"args": [], "path": "nvidia-container-runtime"}
-    if default:
-        settings["default-runtime"] = "nvidia"
-    if with_cdi:
-        settings.setdefault("features", {})["cdi"] = True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
-    print(f"INFO[0000] Wrote updated config to {path}\nINFO[0000] It is recommended that docker daemon be restarted.", file=sys.stderr)
-    return 0
+def configure_runtime(options: dict[str, str]) -> None:
+    """Add the nvidia runtime to daemon.json and keep everything else in it."""
+    runtime = options.get("runtime", "docker")
+    if runtime != "docker":
+        raise CtkError(f"unrecognized runtime '{runtime}' (the lab has docker only)")
+    path = options.get("config") or "/etc/docker/daemon.json"
+    _log("INFO", f"Loading config from {path}")
+    try:
+        with open(path, encoding="utf-8") as handle:
+            text = handle.read()
+        config = json.loads(text) if text.strip() else {}
+    except FileNotFoundError:
+        _log("INFO", "Config file does not exist; using empty config")
+        config = {}
+    except ValueError as error:
+        raise CtkError(f"unable to load config for runtime docker: unable to read config: {error}") from error
+    name = options.get("nvidia-runtime-name", "nvidia")
+    program = options.get("nvidia-runtime-path") or options.get("runtime-path") or "nvidia-container-runtime"
+    config.setdefault("runtimes", {})[name] = {"args": [], "path": program}
+    if _flag(options, "nvidia-set-as-default", "set-as-default"):
+        config["default-runtime"] = name
+    if _flag(options, "cdi.enabled", "cdi.enable", "enable-cdi"):
+        config.setdefault("features", {})["cdi"] = True
+    shown = json.dumps(config, indent=4, sort_keys=True)
+    if _flag(options, "dry-run"):
+        print(shown)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as handle:
+        handle.write(shown)
+    _log("INFO", f"Wrote updated config to {path}")
+    _log("INFO", "It is recommended that docker daemon be restarted.")
+
+
+def generate(options: dict[str, str]) -> None:
+    """Write the CDI specification of this host's GPUs."""
+    failure = driver_failure()
+    machine = read_machine()
+    if failure or machine is None:
+        reason = failure[1].strip() if failure else "ERROR_LIBRARY_NOT_FOUND"
+        raise CtkError(f"failed to generate CDI spec: failed to initialize NVML: {reason}")
+    _log("INFO", "Using /usr/lib/x86_64-linux-gnu/libnvidia-ml.so." + machine["driver_version"])
+    _log("INFO", "Auto-detected mode as 'nvml'")
+    for index in range(len(machine["gpus"])):
+        _log("INFO", f"Selecting /dev/nvidia{index} as /dev/nvidia{index}")
+    text = specification(machine)
+    path = options.get("output") or os.environ.get("NVIDIA_CTK_CDI_OUTPUT_FILE_PATH", "")
+    if path:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path + ".new", "w", encoding="utf-8") as handle:
+            handle.write(text)
+        os.replace(path + ".new", path)
+    else:
+        print(text, end="")
+    _log("INFO", "Generated CDI spec with version 0.5.0")
+
+
+def list_devices(options: dict[str, str]) -> None:
+    """Names of the devices in the specifications on this host."""
+    names: set[str] = set()
+    for directory in options.get("spec-dir", "/etc/cdi,/var/run/cdi").split(","):
+        path = os.path.join(directory, "nvidia.yaml")
+        try:
+            with open(path, encoding="utf-8") as handle:
+                names |= set(device_names(handle.read()))
+        except FileNotFoundError:
+            continue
+    _log("INFO", f"Found {len(names)} CDI devices")
+    for name in sorted(names):
+        print(name)
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """--name=value, --name value and --name as a dictionary; a flag has the value "true"."""
+    options: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).lstrip("-").partition("=")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("-") else "true"
+        options[name] = value
+    return options
+
+
+def _flag(options: dict[str, str], *names: str) -> bool:
+    return any(options.get(name, "false") != "false" for name in names)
+
+
+def _log(level: str, text: str) -> None:
+    print(f'{level}[0000] {text}', file=sys.stderr)

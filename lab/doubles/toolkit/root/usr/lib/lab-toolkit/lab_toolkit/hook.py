@@ -1,36 +1,56 @@
-"""nvidia-container-runtime-hook: the legacy way, for a `driver: nvidia` device request on a Docker without a CDI description.
+"""The legacy prestart hook: enters the container's mount namespace before it starts and mounts the simulated driver there.
 
-Docker (before 29.2) puts it into the container's prestart hooks. The real one mounts the driver into the container; this one copies
-the simulated driver there, so memory that such a container allocates is not seen by the others. Stoker itself uses CDI.
+It is the way that a daemon-reload breaks on real hosts: such containers carry a marker whose age nvidia-smi compares.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
 import sys
-from pathlib import Path
 
-_COPIES = ("/usr/bin/nvidia-smi", "/usr/lib/lab-gpu", "/etc/lab-gpu")
+from lab_gpu.machine import read_machine
+from lab_gpu.smi import driver_failure
+
+_MOUNTS = ("/usr/bin/nvidia-smi", "/usr/lib/lab-gpu", "/etc/lab-gpu", "/run/lab-gpu")
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] != ["prestart"]:
+    """`prestart` with the container's state on stdin; other hook names do nothing."""
+    if "prestart" not in arguments:
         return 0
     state = json.load(sys.stdin)
-    config = json.loads(Path(state["bundle"], "config.json").read_text(encoding="utf-8"))
-    environment = dict(entry.partition("=")[::2] for entry in config["process"].get("env", []))
-    if environment.get("NVIDIA_VISIBLE_DEVICES", "void") in ("void", "", "none"):
+    with open(os.path.join(state["bundle"], "config.json"), encoding="utf-8") as handle:
+        config = json.load(handle)
+    environment = dict(entry.split("=", 1) for entry in config["process"].get("env", []) if "=" in entry)
+    visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
+    if visible in ("", "void", "none"):
         return 0
-    root = Path(config["root"]["path"])
-    for path in _COPIES:
-        source, target = Path(path), root / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source, target)
-    # nvidia-smi in the container goes by it: its GPUs are lost at the next daemon-reload.
-    (root / "etc/lab-gpu-legacy").touch()
-    (root / "run/lab-gpu/allocations").mkdir(parents=True, exist_ok=True)
+    if driver_failure() or read_machine() is None:
+        print("nvidia-container-cli: initialization error: nvml error: driver not loaded", file=sys.stderr)
+        return 1
+    root = config["root"]["path"]
+    root = root if os.path.isabs(root) else os.path.join(state["bundle"], root)
+    _mount_into(root, int(state["pid"]), visible)
     return 0
+
+
+def _mount_into(root: str, pid: int, visible: str) -> None:
+    """Bind the driver's files, make the device nodes, leave the marker; all inside the container's mount namespace."""
+    script = ["set -e"]
+    for path in _MOUNTS:
+        target = root + path
+        if os.path.isdir(path):
+            script.append(f"mkdir -p '{target}'; mount --rbind '{path}' '{target}'")
+        else:
+            script.append(f"mkdir -p '{os.path.dirname(target)}'; touch '{target}'; mount --bind '{path}' '{target}'")
+    machine = read_machine()
+    assert machine is not None
+    wanted = visible.split(",")
+    for index, gpu in enumerate(machine["gpus"]):
+        if visible == "all" or str(index) in wanted or gpu["uuid"] in wanted:
+            script.append(f"[ -e '{root}/dev/nvidia{index}' ] || mknod -m 666 '{root}/dev/nvidia{index}' c 195 {index}")
+    script.append(f"[ -e '{root}/dev/nvidiactl' ] || mknod -m 666 '{root}/dev/nvidiactl' c 195 255")
+    script.append(f": >'{root}/etc/lab-gpu-legacy'")
+    subprocess.run(["nsenter", "-t", str(pid), "-m", "--", "sh", "-c", "\n".join(script)], check=True)

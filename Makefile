@@ -1,0 +1,59 @@
+# What can be done, and by what. Everything here is a short way to a command that also works by itself.
+
+INVENTORY ?= inventory.py
+ARGS ?=
+STOKER = .venv/bin/stoker
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean
+
+help: ## list the targets
+	@echo "make TARGET [INVENTORY=fleets/mine/inventory.py] [ARGS='--limit 192.168.31.10']"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+demo: ## two bare hosts in the lab, deployed, served and smoke-tested (root, Debian 12 or newer, no GPU)
+	@scripts/demo
+
+test: env ## unit and render tests, then the lab tests (root; starts the lab)
+	@scripts/test unit lab
+
+test-unit: env ## tests that need no hosts
+	@scripts/test unit
+
+test-faults: env ## tests that break something in the lab on purpose (root; starts the lab)
+	@scripts/test faults
+
+lint: env ## ruff, and mypy on stoker/
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+deploy: env ## bring the inventory's hosts to what is described; asks first
+	@$(STOKER) deploy --inventory $(INVENTORY) $(ARGS)
+
+check: env ## tell what a deploy would change; exit status 2 if anything
+	@$(STOKER) deploy --check --inventory $(INVENTORY) $(ARGS)
+
+smoke: env ## prove by real requests that everything described works
+	@$(STOKER) smoke --inventory $(INVENTORY) $(ARGS)
+
+status: env ## one table: containers, health, GPU memory, gateways
+	@$(STOKER) status --inventory $(INVENTORY) $(ARGS)
+
+lab-up: env ## start the lab (root)
+	@lab/up
+
+lab-down: ## stop the lab and everything it started; caches stay (root)
+	@lab/down
+
+env: ## .venv with the locked packages and Stoker; at once when it is up to date
+	@scripts/environment
+
+lock: ## requirements.lock from pyproject.toml; ARGS=--upgrade for newer versions
+	@scripts/lock $(ARGS)
+
+bench: env ## the measures of README.md, in the lab (root; makes the lab's hosts bare)
+	@.venv/bin/python -m benchmarks.run
+
+clean: ## remove .venv and build products; the lab and its caches stay
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache stoker.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
