@@ -5,7 +5,8 @@ ARGS ?=
 STOKER = .venv/bin/stoker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean
+.NOTPARALLEL:
+.PHONY: help demo test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean machine
 
 help: ## list the targets
 	@echo "make TARGET [INVENTORY=fleets/mine/inventory.py] [ARGS='--limit 192.168.31.10']"
@@ -14,13 +15,13 @@ help: ## list the targets
 demo: ## two bare hosts in the lab, deployed, served and smoke-tested (root, Debian 12 or newer, no GPU)
 	@scripts/demo
 
-test: env ## unit and render tests, then the lab tests (root; starts the lab)
+test: machine env ## unit and render tests, then the lab tests (root; starts the lab)
 	@scripts/test unit lab
 
 test-unit: env ## tests that need no hosts
 	@scripts/test unit
 
-test-faults: env ## tests that break something in the lab on purpose (root; starts the lab)
+test-faults: machine env ## tests that break something in the lab on purpose (root; starts the lab)
 	@scripts/test faults
 
 lint: env ## ruff, and mypy on stoker/
@@ -39,7 +40,11 @@ smoke: env ## prove by real requests that everything described works
 status: env ## one table: containers, health, GPU memory, gateways
 	@$(STOKER) status --inventory $(INVENTORY) $(ARGS)
 
-lab-up: env ## start the lab (root)
+# What this machine lacks is said before anything is changed on it.
+machine:
+	@lab/up --check
+
+lab-up: machine env ## start the lab (root)
 	@lab/up
 
 lab-down: ## stop the lab and everything it started; caches stay (root)
@@ -51,7 +56,7 @@ env: ## .venv with the locked packages and Stoker; at once when it is up to date
 lock: ## requirements.lock from pyproject.toml; ARGS=--upgrade for newer versions
 	@scripts/lock $(ARGS)
 
-bench: env ## the measures of README.md, in the lab (root; makes the lab's hosts bare)
+bench: machine env ## the measures of README.md, in the lab (root; makes the lab's hosts bare)
 	@.venv/bin/python -m benchmarks.run
 
 clean: ## remove .venv and build products; the lab and its caches stay

@@ -18,12 +18,6 @@ from lab.internet.shell import BuildError, run
 FILES = Path(__file__).parent / "files/nginx-image"
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON = "3.13"
-PYTHON_FOLDERS = (
-    f"usr/lib/python{PYTHON}",
-    "usr/lib/python3/dist-packages",
-    f"usr/local/lib/python{PYTHON}/dist-packages",
-    "opt",
-)
 BUSYBOX_PROGRAMS = (
     "sh",
     "cat",
@@ -74,7 +68,7 @@ def build_base(packages: Sequence[Package], folder: Path) -> None:
         root.chmod(0o755)
         rootfs.extract(packages, root)
         rootfs.finish(root)
-        rootfs.compile_python(root, PYTHON_FOLDERS)
+        rootfs.compile_python(root, root.glob("usr/lib/python*/**/*.py"))
         layer = write_layer(root, folder, "base")
     layer.save(folder / "layer.json")
 
@@ -89,10 +83,8 @@ def build_double(base: Layer, double: Path, python_packages: Sequence[str], cach
         run(["sh", double / "install.sh", root], cwd=double.parents[2])
         for wheel in wheels.download(python_packages, cache, PYTHON):
             wheels.unpack(wheel, root / f"usr/local/lib/python{PYTHON}/dist-packages", root / "usr/local/bin")
-        rootfs.compile_python(root, PYTHON_FOLDERS)
-        after = _snapshot(root)
-        changed = {root / path for path, state in after.items() if before.get(path) != state}
-        layer = write_layer(root, folder, double.name, only=changed)
+        rootfs.compile_python(root, [path for path in _changed(root, before) if path.suffix == ".py"])
+        layer = write_layer(root, folder, double.name, only=_changed(root, before))
     layer.save(folder / "layer.json")
 
 
@@ -105,6 +97,11 @@ def _snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
             (status.st_mode, 0, 0) if path.is_dir() else (status.st_mode, status.st_size, status.st_mtime_ns)
         )
     return found
+
+
+def _changed(root: Path, before: Mapping[str, tuple[int, int, int]]) -> set[Path]:
+    """What is new or other than in the snapshot `before`."""
+    return {root / path for path, state in _snapshot(root).items() if before.get(path) != state}
 
 
 def build_nginx(packages: Sequence[Package], folder: Path) -> None:

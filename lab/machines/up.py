@@ -1,7 +1,8 @@
 """lab/up: make and start the lab.
 
-usage: lab/up [--fresh]
+usage: lab/up [--fresh] [--check]
 
+    --check   only tell whether this computer has what the lab needs; changes nothing
     --fresh   throw the GPU hosts away and make them bare again; packages, registry and hub stay
 
 Run it again at any time: it goes on where it was interrupted, switches on what is off, and says so when all is up.
@@ -35,12 +36,14 @@ from lab.machines.shell import stop_children_when_stopped
 
 def main(arguments: list[str]) -> int:
     """The command. Raises LabError."""
-    options = parse(__doc__ or "", arguments, flags=("--fresh",))
+    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh"))
     fresh = "--fresh" in options.flags
     started = time.monotonic()
     stop_children_when_stopped()
     lab = config.load()
     requirements.check()
+    if "--check" in options.flags:
+        return 0
     with marker.only_one("lab/up"):
         marker.claim()
         if marker.is_up() and not fresh and _all_running(lab):

@@ -41,7 +41,10 @@ def _one(raw: str) -> LogLine:
 
 
 def log_lines(log: str) -> list[LogLine]:
-    """Split a log at newlines, carriage returns and where another process begins to speak; strip prefixes and control characters, drop empty lines.
+    """Split a log into lines of plain text.
+
+    It is split at newlines, at carriage returns and where another process begins to speak; prefixes, control
+    characters and empty lines are dropped.
     """
     plain = _ANSI.sub("", log)
     lines = [_one(_UNPRINTABLE.sub("", part)) for part in _BREAK.split(plain)]

@@ -126,7 +126,7 @@ class _Host:
         self._lost = False
         seen = parse_output(result.stdout, looks, boundary)
         if seen.trouble:
-            self._in_trouble(seen, result)
+            self._in_trouble(seen, result, boundary)
             return
         self._trouble_since, self.note = None, ""
         for watch in stamped:
@@ -151,14 +151,15 @@ class _Host:
                     ),
                 )
 
-    def _in_trouble(self, seen: HostSeen, result: RunResult) -> None:
+    def _in_trouble(self, seen: HostSeen, result: RunResult, boundary: str) -> None:
         now = self._clock()
         if self._trouble_since is None:
             self._trouble_since = now
         self.note = seen.trouble
         if now - self._trouble_since < TROUBLE_SECONDS:
             return
-        said = " ".join((result.stderr.strip() or result.stdout.strip()).split())[:300]
+        # A look that was cut short holds what Docker tells of the containers, their environment included: not for show.
+        said = result.stderr.strip() or ("" if boundary in result.stdout else result.stdout.strip())
         if seen.docker_down:
             found = Diagnosis(
                 "docker-down",
@@ -170,7 +171,7 @@ class _Host:
                 "host-not-readable",
                 f"the state of the host could not be read: {seen.trouble}",
                 "check that the SSH user is root or may use sudo without a password, and that curl is installed",
-                said,
+                " ".join(said.split())[:300],
             )
         _stop_all(self._watches, Verdict.FAILED, now, found)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from stoker.plan.preflight import Refusal
 from stoker.steps.action import Action
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def plan(planned: Mapping[str, Sequence[Action]], hosts: Sequence[str], operations: int) -> None:

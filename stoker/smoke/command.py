@@ -18,10 +18,7 @@ from stoker.smoke.ssh import logins
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import SpecError
 
-PASSED, FAILED, NOT_STARTED = 0, 1, 3
-
-#: Seconds for one request; a V100 writes the two dozen tokens of an answer in one or two.
-REQUEST_SECONDS = 20
+PASSED, FAILED, NOT_STARTED, INTERRUPTED = 0, 1, 3, 130
 
 
 def smoke(
@@ -31,22 +28,25 @@ def smoke(
     instances: Sequence[str] = (),
     junit: Path | None = None,
     json: Path | None = None,
-    request_seconds: int = REQUEST_SECONDS,
     verbose: bool = False,
     console: Console | None = None,
 ) -> int:
-    """Check the fleet of an inventory. 0: all passed; 1: something failed; 3: nothing could be checked.
+    """Check the fleet of an inventory. 0: all passed; 1: something failed; 3: nothing could be checked; 130: interrupted.
 
     ``hosts`` and ``instances`` (gateways too, by their containers' names) select; without them everything is checked. The files
-    ``junit`` and ``json`` are written whatever the outcome.
+    ``junit`` and ``json`` are written whatever the outcome. ``verbose`` prints every command line that ran.
     """
     console = console or Console()
     try:
-        fleet, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)), request_seconds)
+        fleet, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)))
     except (SpecError, NothingToCheck, MissingCurl) as error:
         console.print(str(error), style="red", highlight=False, soft_wrap=True)
         return NOT_STARTED
-    report = _watched(fleet, checks, console)
+    try:
+        report = _watched(fleet, checks, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the checks change nothing.", style="red", highlight=False)
+        return INTERRUPTED
     show(report, console, verbose)
     files = [(junit, as_junit(report, str(inventory))), (json, as_json(report, str(inventory)))]
     written = [_write(path, text, console) for path, text in files if path is not None]  # both, whatever happens to the first
@@ -60,15 +60,13 @@ class MissingCurl(Exception):
         super().__init__("The smoke test runs `curl`, which is not installed here: apt-get install curl")
 
 
-def prepare(
-    inventory: Path, overlays: Sequence[str] = (), selection: Selection = EVERYTHING, request_seconds: int = REQUEST_SECONDS
-) -> tuple[Fleet, Plan]:
+def prepare(inventory: Path, overlays: Sequence[str] = (), selection: Selection = EVERYTHING) -> tuple[Fleet, Plan]:
     """The fleet and its checks. Contacts no host. Raises SpecError, NothingToCheck, MissingCurl."""
     if shutil.which("curl") is None:
         raise MissingCurl
     loaded = load_inventory(inventory, overlays)
     fleet = fleet_of(loaded, inventory, overlays)
-    return fleet, plan(fleet, logins(loaded), selection, request_seconds)
+    return fleet, plan(fleet, logins(loaded), selection)
 
 
 def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:

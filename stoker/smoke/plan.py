@@ -13,6 +13,10 @@ from stoker.smoke.target import Member, entrances, members
 from stoker.spec.fleet import Fleet, Host
 
 
+#: For one request; a V100 writes the two dozen tokens of an answer in one or two seconds.
+REQUEST_SECONDS = 20
+
+
 class NothingToCheck(Exception):
     """The selection is empty, or names what the fleet does not have."""
 
@@ -45,7 +49,7 @@ class Plan:
                 witness.shell.close()
 
 
-def plan(fleet: Fleet, logins: Mapping[str, Login], selection: Selection = EVERYTHING, seconds: int = 20) -> Plan:
+def plan(fleet: Fleet, logins: Mapping[str, Login], selection: Selection = EVERYTHING, seconds: int = REQUEST_SECONDS) -> Plan:
     """Everything to check. ``logins`` has the hosts that SSH reaches; ``seconds`` bounds each request.
 
     Raises NothingToCheck.

@@ -13,7 +13,7 @@ from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Result, Status,
 from stoker.smoke.plan import Plan
 from stoker.smoke.report import Report
 from stoker.smoke.ssh import AccessError
-from stoker.smoke.target import pool_members
+from stoker.smoke.target import entrances, pool_members
 from stoker.spec.fleet import Fleet
 
 #: They wait for the network nearly all the time.
@@ -25,13 +25,15 @@ OnResult = Callable[[Result], None]
 def run(fleet: Fleet, plan: Plan, on_result: OnResult | None = None) -> Report:
     """All checks of a plan; ``on_result`` sees each result as it comes, from several threads. Closes the plan's connections."""
     started, clock = datetime.now(UTC), time.monotonic()
+    pool = ThreadPoolExecutor(_WORKERS)
     try:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            results = {}
-            for afterwards in (False, True):
-                results.update(_stage(pool, [check for check in plan.checks if check.afterwards is afterwards], on_result))
-        ordered = [_with_member(fleet, plan, results[check.id], time.monotonic() - clock) for check in plan.checks]
+        results: dict[str, Result] = {}
+        for afterwards in (False, True):
+            results |= _stage(pool, [check for check in plan.checks if check.afterwards is afterwards], on_result)
+        answering = _Answering(fleet, plan, clock)
+        ordered = [answering.named(results[check.id]) for check in plan.checks]
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for what is under way
         plan.close()
     return Report(tuple(ordered), started, time.monotonic() - clock)
 
@@ -72,17 +74,31 @@ def _hosts_first(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: check.subject != check.host)
 
 
-def _with_member(fleet: Fleet, plan: Plan, result: Result, seconds: float) -> Result:
-    """A failure behind a gateway names the member that gave the answer, where the gateway's log can be read."""
-    if result.status != "fail" or result.check.gateway is None or not result.request_ids:
-        return result
-    host, container = result.check.gateway
-    try:
-        log = plan.witnesses[host].log(container, seconds)
-    except (AccessError, CheckSkipped):
-        return result
-    names = gateway_log.instance_names(
-        member for stack in plan.witnesses[host].host.stacks if stack.gateway for pool in stack.gateway.pools for member in pool_members(fleet, pool)
-    )
-    found = {names.get(member, member) for member in gateway_log.answering(log, result.request_ids).values()} - {""}
-    return replace(result, found=f"{result.found}\nanswered by {', '.join(sorted(found))}, by the gateway's log") if found else result
+class _Answering:
+    """Names the member that gave an answer, where the gateway's log can be read. Each log is read once."""
+
+    def __init__(self, fleet: Fleet, plan: Plan, since: float) -> None:
+        self._fleet, self._plan, self._since = fleet, plan, since
+        self._logs: dict[tuple[str, str], str] = {}
+
+    def named(self, result: Result) -> Result:
+        """A failure behind a gateway, with the instance that answered."""
+        gateway = result.check.gateway
+        if result.status != "fail" or gateway is None or not result.request_ids:
+            return result
+        members = gateway_log.answering(self._log(gateway), result.request_ids).values()
+        found = sorted({self._names(gateway).get(member, member) for member in members} - {""})
+        return replace(result, found=f"{result.found}\nanswered by {', '.join(found)}, by the gateway's log") if found else result
+
+    def _log(self, gateway: tuple[str, str]) -> str:
+        if gateway not in self._logs:
+            host, container = gateway
+            try:
+                self._logs[gateway] = self._plan.witnesses[host].log(container, time.monotonic() - self._since)
+            except (AccessError, CheckSkipped):
+                self._logs[gateway] = ""
+        return self._logs[gateway]
+
+    def _names(self, gateway: tuple[str, str]) -> dict[str, str]:
+        pools = (pool for one in entrances(self._fleet) if (one.host.name, one.gateway.container) == gateway for pool in one.gateway.pools)
+        return gateway_log.instance_names(member for pool in pools for member in pool_members(self._fleet, pool))

@@ -26,6 +26,8 @@ _WANTED = {
 }
 
 
+_ONE_MODEL = ("one instance serves one model", "make one instance for each model, each with its own port")
+
 _FOUND = {
     "int": "a whole number",
     "float": "a number with a decimal point",
@@ -77,6 +79,8 @@ def _reason(details: ErrorDetails, data: Mapping[str, object]) -> tuple[str, str
     kind, context = details["type"], details.get("ctx", {})
     name = str(details["loc"][-1]) if details["loc"] else ""
     if kind == "extra_forbidden":
+        if name == "models" and "instances" in details["loc"]:
+            return _ONE_MODEL
         return "there is no field of this name", _did_you_mean(name, _fields_beside(details["loc"]))
     if kind == "missing":
         return "it is not given and has no default", f"add {name!r}"
@@ -90,9 +94,11 @@ def _reason(details: ErrorDetails, data: Mapping[str, object]) -> tuple[str, str
         return reason, remedy or "correct the value"
     if kind in _WANTED:
         if name == "model" and isinstance(details["input"], list | tuple):
-            return "one instance serves one model", "make one instance for each model, each with its own port"
+            return _ONE_MODEL
         found = type(details["input"]).__name__
         return f"it is {_FOUND.get(found, found)}", f"write {_WANTED[kind]}"
+    if kind == "too_short":
+        return "it is empty", "write at least one"
     if kind in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
         return details["msg"].replace("Input should be", "it must be"), "write a number in that range"
     return details["msg"], "correct the value"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -143,11 +143,22 @@ def _build_host(raw: RawHost) -> tuple[Host | None, list[Problem]]:
     try:
         description = HostDescription.model_validate(host_data)
     except ValidationError as error:
-        problems += explain.explain(error, raw.origin, host_data)
+        problems += [_of_host(raw, problem) for problem in explain.explain(error, raw.origin, host_data)]
     if settings is None or description is None:
         # A name that is misspelt is missing too; saying so once is enough.
         return None, [problem for problem in problems if problem.field not in misspelt or problem.value]
     return Host(raw.name, description.address or raw.name, description.gpus, description.stacks, settings), problems
+
+
+def _of_host(raw: RawHost, problem: Problem) -> Problem:
+    """Name the host where a whole part of its description is missing."""
+    if problem.field not in HostDescription.model_fields or problem.value:
+        return problem
+    return replace(
+        problem,
+        reason=f"{raw.name} has none, and there is no default",
+        remedy=f"add {problem.field!r}, or take {raw.name} out of the inventory",
+    )
 
 
 def _settings_file(raw: RawHost, name: str) -> str:
@@ -199,7 +210,7 @@ def _host_problems(host: Host, origin: Callable[[str], str]) -> Iterator[Problem
                 yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
             share = instance.arguments.get("gpu-memory-utilization", 0.9)
             if isinstance(share, int | float) and 0 < share <= 1:
-                for gpu in instance.gpus:
+                for gpu in set(instance.gpus):
                     load[gpu] += share
         elif instance.arguments:
             yield problem(
@@ -226,7 +237,8 @@ def _duplicates(host: Host, problem: Callable[..., Problem]) -> Iterator[Problem
     containers: Counter[str] = Counter()
     projects = Counter(stack.project for stack in host.stacks)
     for stack in host.stacks:
-        services = Counter(instance.service_name for instance in stack.instances)
+        # Two containers of one name would have one service name too; saying so once is enough.
+        services = Counter({instance.name: instance.service_name for instance in stack.instances}.values())
         for instance in stack.instances:
             ports[instance.port].append(instance.name)
             containers[instance.name] += 1

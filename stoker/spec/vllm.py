@@ -6,8 +6,19 @@ Facts are those of vLLM v0.19.1 (its released wheel), the last version with code
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-Argument = str | int | float | bool | None
+from pydantic import BeforeValidator
+
+
+def _single(value: object) -> object:
+    """One message instead of one for each type that it might have been."""
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise ValueError("an argument has one value; write a text, a number, True or False; anything else as JSON text")
+    return value
+
+
+Argument = Annotated[str | int | float | bool | None, BeforeValidator(_single)]
 
 #: Removed before v0.19.1 -> what to write instead.
 REMOVED = {
@@ -36,7 +47,8 @@ def problems_of(arguments: Mapping[str, Argument]) -> list[tuple[str, str, str]]
     """Each argument that cannot be used as ``(name, reason, remedy)``."""
     found = []
     for name, value in arguments.items():
-        plain = name.lstrip("-").replace("_", "-")
+        head, dot, key = name.partition(".")  # of a JSON argument, one key: compilation-config.cudagraph_mode
+        plain = head.lstrip("-").replace("_", "-") + dot + key
         if plain in REMOVED:
             found.append((name, f"vLLM v0.19.1 does not know --{plain}", REMOVED[plain]))
         elif plain in OURS:
@@ -54,7 +66,8 @@ def problems_of(arguments: Mapping[str, Argument]) -> list[tuple[str, str, str]]
                 )
             )
     utilization = arguments.get("gpu-memory-utilization")
-    if utilization is not None and not (isinstance(utilization, int | float) and 0 < utilization <= 1):
+    number = isinstance(utilization, int | float) and not isinstance(utilization, bool)
+    if utilization is not None and not (number and 0 < float(utilization) <= 1):
         found.append(
             ("gpu-memory-utilization", "it is a share of the GPU's memory, above 0 and at most 1", "write 0.9 for 90 %")
         )

@@ -107,12 +107,14 @@ def rack(environment: Mapping[str, str] | None = None) -> Iterator[Rack]:
         engines = {"llama_0": served("llama"), "llama_1": served("llama"), "bge_0": served("bge-m3")}
         llamas = tuple(f"127.0.0.1:{engines[name].port}" for name in ("llama_0", "llama_1"))
         engines["nginx_0"] = served("llama", "bge-m3", members=llamas)
-        yield Rack(_fleet(engines, environment or {}), FakeShell(FakeDocker(engines["nginx_0"])), engines)
+        fleet = build_fleet([RawHost("box", host_data(engines, environment or {}), lambda _: "test")])
+        yield Rack(fleet, FakeShell(FakeDocker(engines["nginx_0"])), engines)
 
 
-def _fleet(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> Fleet:
+def host_data(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> dict[str, object]:
+    """What group_data would say of the host."""
     llama = {"engine": "vllm", "model": "llama", "gpus": [0], "arguments": {"gpu-memory-utilization": 0.45}, "environment": dict(environment)}
-    data: dict[str, object] = {
+    return {
         "versions": VERSIONS, "models": MODELS, "gpus": {"count": 2, "card": "V100", "memory_gib": 32}, "address": "127.0.0.1",
         "stacks": [{
             "project": "p", "compose_file": "p.yaml", "model_directory": "/data/models",
@@ -130,4 +132,3 @@ def _fleet(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> Fl
             },
         }],
     }
-    return build_fleet([RawHost("box", data, lambda _: "test")])

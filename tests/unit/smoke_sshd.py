@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import paramiko
+from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 #: Speaks HTTP on its standard streams, as `docker system dial-stdio` does.
 _DOCKER = """#!{python}
@@ -60,13 +61,13 @@ class _Server(paramiko.ServerInterface):
         self._environment = environment
 
     def check_auth_password(self, username: str, password: str) -> int:
-        return paramiko.AUTH_SUCCESSFUL
+        return AUTH_SUCCESSFUL
 
     def get_allowed_auths(self, username: str) -> str:
         return "password"
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=_execute, args=(channel, command.decode(), self._environment), daemon=True).start()
