@@ -118,6 +118,21 @@ def smoke(
     )
 
 
+@app.command(epilog="Example: stoker status --limit 192.168.31.10 --json")
+def status(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Show what runs: containers, health, GPU memory, gateways. Exit status 1 unless everything is ready."""
+    from stoker.status import status as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
+
+
 def _leave(status: int) -> None:
     """End without waiting for what an interrupted connection may still hold."""
     sys.stdout.flush()

@@ -103,16 +103,25 @@ def _shortened(line: str, found: re.Match[str], width: int = 400) -> str:
 def diagnose(engine: str, lines: Sequence[LogLine]) -> Diagnosis | None:
     """The first root cause that `lines` name.
 
-    Returns the row of the first matching line; without one, the first matching hint; without one, the first error
-    as an unknown failure; None when there is no error in the lines at all.
+    Returns the row of the first matching line; without one, the first exception as an unknown failure; without one,
+    the first matching hint; without one, the first line that is an error; None when there is no error at all.
     """
     rows = _catalogue(engine)
-    for signs in (False, True):
-        for line in lines:
-            for row in rows:
-                if row.sign is signs and (found := row.pattern.search(line.text)):
-                    return _told(row, found, line.text)
-    return _first_error(lines)
+    causes = [row for row in rows if not row.sign]
+    return (
+        _first_match(causes, lines)
+        or _first_exception(rows, lines)
+        or _first_match(rows, lines)
+        or _first_error_line(lines)
+    )
+
+
+def _first_match(rows: Sequence[Failure], lines: Sequence[LogLine]) -> Diagnosis | None:
+    for line in lines:
+        for row in rows:
+            if found := row.pattern.search(line.text):
+                return _told(row, found, line.text)
+    return None
 
 
 def diagnose_text(engine: str, text: str) -> Diagnosis | None:
@@ -120,17 +129,22 @@ def diagnose_text(engine: str, text: str) -> Diagnosis | None:
     return diagnose(engine, log_lines(text))
 
 
-def _first_error(lines: Sequence[LogLine]) -> Diagnosis | None:
-    def pick(test: Callable[[LogLine], bool]) -> LogLine | None:
-        return next((line for line in lines if test(line) and not _CONSEQUENCE.search(line.text)), None)
+def _first_exception(rows: Sequence[Failure], lines: Sequence[LogLine]) -> Diagnosis | None:
+    for line in lines:
+        if _EXCEPTION.match(line.text) and not _CONSEQUENCE.search(line.text):
+            return _first_match(rows, [line]) or _unknown(line)
+    return None
 
-    line = (
-        pick(lambda one: bool(_EXCEPTION.match(one.text)))
-        or pick(lambda one: one.level in ("ERROR", "CRITICAL") and not one.text.startswith(("Traceback", " ")))
-        or pick(lambda one: bool(_ERROR_WORD.match(one.text)))
-    )
-    if line is None:
-        return None
+
+def _first_error_line(lines: Sequence[LogLine]) -> Diagnosis | None:
+    for line in lines:
+        logged = line.level in ("ERROR", "CRITICAL") and not line.text.startswith(("Traceback", " "))
+        if (logged or _ERROR_WORD.match(line.text)) and not _CONSEQUENCE.search(line.text):
+            return _unknown(line)
+    return None
+
+
+def _unknown(line: LogLine) -> Diagnosis:
     return Diagnosis(
         UNKNOWN,
         "the cause is not in Stoker's catalogue; this is the first error that was printed",

@@ -212,6 +212,14 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         "choose another model, or a newer image where the GPU allows it (V100: not beyond v0.19.1)",
     ),
     Failure(
+        "engine-died",
+        re.compile(r"Engine core proc \S+ died unexpectedly"),
+        "vLLM's engine process died without a word: it was killed, or the driver ended it",
+        "see dmesg on the host for 'Out of memory: Killed process' and for an Xid of the GPU",
+        heals=True,
+        sign=True,
+    ),
+    Failure(
         "remote-code-needed",
         re.compile(r"contains custom code which must be executed to correctly load the model"),
         "the model brings Python code of its own, which Stoker does not run by default",

@@ -27,7 +27,6 @@ WORK_DIRECTORY = "/run/stoker-ready"  # answers on their way, private to root
 
 DOCKER_SECONDS = 5  # curl --max-time for one question to Docker
 HEALTH_SECONDS = 2
-ANSWER_SECONDS = 330  # a first request: Ollama's own load timeout is 300 s
 
 _CURL = "curl -q -s --noproxy '*'"
 _FIRST_FRAME = re.compile(rb"[\x01\x02]\x00\x00\x00")
@@ -104,13 +103,13 @@ def unix_time(docker_time: str, shift: float = 0.0) -> str:
     return f"{moment + float('0.' + (rest[:6] or '0')) + shift:.6f}"
 
 
-# Asks one question beside the looks; $1 file stem, $2 url, $3 body, $4 url to GET afterwards or "".
+# Asks one question beside the looks; $1 file stem, $2 seconds, $3 url, $4 body, $5 url to GET afterwards or "".
 _ASK_JOB = f"""
 echo $$ >"$1.busy"
 rm -f "$1.body" "$1.then"
-{_CURL} --max-time {ANSWER_SECONDS} -H 'Content-Type: application/json' --data-binary "$3" -o "$1.body" \
- -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$2" >"$1.code" 2>/dev/null
-[ -z "$4" ] || {_CURL} --max-time 10 -o "$1.then" "$4" 2>/dev/null
+{_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary "$4" -o "$1.body" \
+ -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$3" >"$1.code" 2>/dev/null
+[ -z "$5" ] || {_CURL} --max-time 10 -o "$1.then" "$5" 2>/dev/null
 mv "$1.code" "$1.done"
 rm -f "$1.busy"
 """.strip()
@@ -123,7 +122,7 @@ ask() {{
   [ -e "$f.busy" ] && kill -0 "$(cat "$f.busy")" 2>/dev/null && return
   mkdir -p "$D"
   rm -f "$D/${{1%.*}}".*
-  setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" </dev/null >/dev/null 2>&1 &
+  setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" </dev/null >/dev/null 2>&1 &
   new="$new $f.done"
 }}
 tell() {{
@@ -194,7 +193,8 @@ def _state_command(looks: Sequence[Look], boundary: str, docker_socket: str) -> 
 
 def _ask_line(at: int, look: Look) -> str:
     assert look.question is not None
-    arguments = " ".join(shlex.quote(one) for one in (look.question.url, look.question.body, look.question.then_url))
+    asked = look.question
+    arguments = " ".join(shlex.quote(one) for one in (str(asked.seconds), asked.url, asked.body, asked.then_url))
     return f'case $seen in *"$B health {at} 200"*) ask {_stem(look)} {arguments} ;; esac'
 
 

@@ -15,11 +15,12 @@ TEXT = "Stoker asks for one real answer: which city is the capital of France?"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """POST `body` to `url`; then, where `then_url` is set, GET that too."""
+    """POST `body` to `url` within `seconds`; then, where `then_url` is set, GET that too."""
 
     url: str
     body: str
     then_url: str = ""
+    seconds: int = 120  # a first request may still compile kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,13 @@ def question(target: Target) -> Question:
     """
     base = f"http://{target.address}:{target.port}"
     if target.engine == "ollama":
-        return Question(
-            f"{base}/api/embed", json.dumps({"model": target.model, "input": TEXT}), then_url=f"{base}/api/ps"
-        )
+        body = json.dumps({"model": target.model, "input": TEXT})
+        # longer than Ollama's own limit for loading a model, OLLAMA_LOAD_TIMEOUT, 5 minutes
+        return Question(f"{base}/api/embed", body, then_url=f"{base}/api/ps", seconds=330)
     if target.embeds:
         return Question(f"{base}/v1/embeddings", json.dumps({"model": target.model, "input": TEXT}))
-    body = {"model": target.model, "prompt": TEXT, "max_tokens": 16, "min_tokens": 4, "temperature": 0}
-    return Question(f"{base}/v1/completions", json.dumps(body))
+    prompt = {"model": target.model, "prompt": TEXT, "max_tokens": 16, "min_tokens": 4, "temperature": 0}
+    return Question(f"{base}/v1/completions", json.dumps(prompt))
 
 
 def judge(target: Target, answer: Answer) -> Judgement:
@@ -82,7 +83,7 @@ def _refused(target: Target, answer: Answer) -> Judgement:
             "no-answer",
             f"the instance did not answer a real request ({answer.error or 'no reply'})",
             "look at the container's log for what it did with the request",
-            final=False,
+            final="timed out" in answer.error,
         )
     evidence = f"HTTP {answer.code}: {' '.join(answer.body.split())[:300]}"
     known = diagnose_text(target.engine, answer.body)

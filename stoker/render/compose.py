@@ -132,7 +132,7 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[i
         stop_grace_seconds=30,
     )
     return (
-        _vllm(host, stack, instance, uuids, common) if instance.engine == "vllm" else _ollama(stack, instance, common)
+        _vllm(host, stack, instance, uuids, common) if instance.engine == "vllm" else _ollama(host, stack, instance, common)
     )
 
 
@@ -179,14 +179,20 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
     )
 
 
-def _ollama(stack: Stack, instance: Instance, service: Service) -> Service:
+def _ollama(host: Host, stack: Stack, instance: Instance, service: Service) -> Service:
     return replace(
         service,
         volumes=(f"{stack.model_directory}:{OLLAMA_HOME}",),
         # Instances share the directory: a starting Ollama must not prune what another one is downloading.
-        environment={**service.environment, "OLLAMA_NOPRUNE": "1", **instance.environment},
+        environment={**service.environment, "OLLAMA_NOPRUNE": "1", **_proxy(host), **instance.environment},
         healthcheck=("CMD", "ollama", "list"),
     )
+
+
+def _proxy(host: Host) -> dict[str, str]:
+    proxy = host.settings.proxy
+    wanted = {"HTTP_PROXY": proxy.http, "HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(proxy.no_proxy)}
+    return {name: value for name, value in wanted.items() if value} if proxy.http or proxy.https else {}
 
 
 def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def plan(planned: Mapping[str, Sequence[Action]], hosts: Sequence[str], operatio
         console.print(f"  [bold]{host}[/]" + ("" if actions else "  nothing to do"))
         for action in actions:
             interrupts = f" [yellow]INTERRUPTS {escape(action.interrupts)}[/]" if action.interrupts else ""
-            console.print(f"    - {escape(action.description)}{interrupts}", soft_wrap=True)
+            console.print(f"    - {escape(action.description)}{interrupts}")
 
 
 def refusals(found: Mapping[str, Sequence[Refusal]]) -> None:
@@ -38,17 +39,17 @@ def refusals(found: Mapping[str, Sequence[Refusal]]) -> None:
     )
     for reasons in found.values():
         for refusal in reasons:
-            console.print(f"  {escape(str(refusal))}", soft_wrap=True)
+            console.print(f"  {escape(str(refusal))}")
 
 
 def unreachable(errors: Mapping[str, str], proceed: bool) -> None:
     for host, error in errors.items():
-        console.print(f"[red bold]Unreachable[/]: {host}: {escape(error)}", soft_wrap=True)
+        console.print(f"[red bold]Unreachable[/]: {host}: {escape(error)}")
         if "host key" in error.lower() or "does not match" in error.lower():
-            console.print(
-                f"  remedy: if you rebuilt the machine, accept its new key: ssh-keygen -R {host}", soft_wrap=True
-            )
-            console.print("  more:   docs/troubleshooting.md#host-key-changed", soft_wrap=True)
+            # -f: OpenSSH looks in the home that the password database names, pyinfra in $HOME.
+            command = f"ssh-keygen -f {Path.home() / '.ssh' / 'known_hosts'} -R {host}"
+            console.print(f"  remedy: if you rebuilt the machine, forget its old key and deploy again: {command}")
+            console.print("  more:   docs/troubleshooting.md#host-key-changed")
     if proceed:
         console.print("  Going on without " + ", ".join(errors) + "; the exit status will be 1.")
     else:

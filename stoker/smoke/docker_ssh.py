@@ -19,6 +19,9 @@ from urllib3.connectionpool import HTTPConnectionPool
 #: The SDK calls its base URL's scheme this where the connection is not its own.
 _BASE_URL = "http+docker://ssh"
 
+#: Requests at once, each on a channel of its own; others wait.
+CHANNELS = 3
+
 
 class DockerOverSsh(docker.APIClient):
     """The SDK's low-level client for the Docker of another host. Speaks the newest API that the host knows."""
@@ -62,7 +65,7 @@ class _Adapter(HTTPAdapter):
 class _Pool(HTTPConnectionPool):
     def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: int) -> None:
         self._transport, self._command, self._password, self._seconds = transport, command, password, seconds
-        super().__init__("localhost", timeout=seconds, maxsize=2)
+        super().__init__("localhost", timeout=seconds, maxsize=CHANNELS, block=True)
 
     def _new_conn(self) -> _Connection:
         return _Connection(self._transport, self._command, self._password, self._seconds)

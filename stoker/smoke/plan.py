@@ -12,7 +12,6 @@ from stoker.smoke.ssh import Login, Shell
 from stoker.smoke.target import Member, entrances, members
 from stoker.spec.fleet import Fleet, Host
 
-
 #: For one request; a V100 writes the two dozen tokens of an answer in one or two seconds.
 REQUEST_SECONDS = 20
 

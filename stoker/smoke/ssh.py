@@ -10,6 +10,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +18,12 @@ import docker
 import paramiko
 
 from stoker.smoke.curl import CONNECT_SECONDS
-from stoker.smoke.docker_ssh import DockerOverSsh
+from stoker.smoke.docker_ssh import CHANNELS, DockerOverSsh
 
 #: Seconds for one command or one request to Docker. `docker exec` on a busy host takes a second or two.
 COMMAND_SECONDS = 15
-#: sshd allows 10 sessions on a connection (MaxSessions); the Docker client keeps some of its own.
-_SESSIONS = 5
+#: Commands at once. sshd allows 10 sessions on a connection (MaxSessions), and the Docker client has some of them.
+_SESSIONS = 9 - CHANNELS
 
 
 class AccessError(Exception):
@@ -126,11 +127,12 @@ class Shell:
         with self._sessions:
             try:
                 stdin, stdout, stderr = client.exec_command(command, timeout=COMMAND_SECONDS)
-                if sudo and self._needs_password:
-                    stdin.write(f"{self._login.sudo_password}\n")
-                stdin.channel.shutdown_write()
-                output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
-                return stdout.channel.recv_exit_status(), output, errors
+                with closing(stdout.channel):  # or sshd counts it until the garbage collector comes
+                    if sudo and self._needs_password:
+                        stdin.write(f"{self._login.sudo_password}\n")
+                    stdin.channel.shutdown_write()
+                    output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
+                    return stdout.channel.recv_exit_status(), output, errors
             except (OSError, paramiko.SSHException, EOFError) as error:
                 reason = f"no answer within {COMMAND_SECONDS} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
                 raise AccessError(f"{command}: {reason}", "see whether the host is overloaded or was restarted") from error

@@ -44,27 +44,54 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 ContainerName = Annotated[str, form(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$", f"at most 63 signs: {_NAME}")]
 
 #: Compose's rule for project names (compose-spec ``name``).
-ProjectName = Annotated[str, form(r"^[a-z0-9][a-z0-9_-]{0,62}$", "at most 63 signs: lower-case letters, digits, and _ - after the first sign")]
+ProjectName = Annotated[
+    str,
+    form(r"^[a-z0-9][a-z0-9_-]{0,62}$", "at most 63 signs: lower-case letters, digits, and _ - after the first sign"),
+]
 
 #: Compose's rule for service names; lower case only so that they are valid host names too.
-ServiceName = Annotated[str, form(r"^[a-z0-9][a-z0-9_.-]{0,62}$", "at most 63 signs: lower-case letters, digits, and _ . - after the first sign")]
+ServiceName = Annotated[
+    str,
+    form(
+        r"^[a-z0-9][a-z0-9_.-]{0,62}$", "at most 63 signs: lower-case letters, digits, and _ . - after the first sign"
+    ),
+]
 
 #: The name under which a model is asked for in requests: as in OpenAI's ``model`` field.
-ModelName = Annotated[str, form(r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}$", "at most 96 signs: letters, digits, and . _ : / - after the first sign")]
+ModelName = Annotated[
+    str,
+    form(
+        r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}$", "at most 96 signs: letters, digits, and . _ : / - after the first sign"
+    ),
+]
 
 #: A plain file name, no directory.
 FileName = Annotated[str, form(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", f"a file name without a directory: {_NAME}")]
 
 #: An absolute path without ``..`` and without anything that needs quoting.
 AbsolutePath = Annotated[
-    str, form(r"^(/[A-Za-z0-9_@%+=.-]*[A-Za-z0-9_@%+=-][A-Za-z0-9_@%+=.-]*)+$", "a path that begins with / and has no spaces, no .. and no / at its end")
+    str,
+    form(
+        r"^(/[A-Za-z0-9_@%+=.-]*[A-Za-z0-9_@%+=-][A-Za-z0-9_@%+=.-]*)+$",
+        "a path that begins with / and has no spaces, no .. and no / at its end",
+    ),
 ]
 
 #: An image reference with a tag other than ``latest``, or a digest.
-Image = Annotated[str, form(r"^[a-z0-9][a-zA-Z0-9_.:/@-]*$", "an image with its tag, for instance nginx:1.30.6-alpine"), AfterValidator(_pinned)]
+Image = Annotated[
+    str,
+    form(r"^[a-z0-9][a-zA-Z0-9_.:/@-]*$", "an image with its tag, for instance nginx:1.30.6-alpine"),
+    AfterValidator(_pinned),
+]
 
 #: http or https, without a trailing slash: paths are appended to it.
-Url = Annotated[str, form(r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?$", "an address that begins with http:// or https://, without / at its end")]
+Url = Annotated[
+    str,
+    form(
+        r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?$",
+        "an address that begins with http:// or https://, without / at its end",
+    ),
+]
 
 #: Name of an environment variable.
 EnvironmentName = Annotated[str, form(r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and _")]

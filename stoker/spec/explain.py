@@ -107,6 +107,8 @@ def _reason(details: ErrorDetails, data: Mapping[str, object]) -> tuple[str, str
 def _path(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in _without_kind(location):
+        if part == "[key]":  # what is wrong is the name itself, which stands before
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 

@@ -37,8 +37,8 @@ class Mirrors(Spec):
     #: Pull-through mirrors of Docker Hub, tried in order before Docker Hub itself.
     registries: tuple[Url, ...] = ()
     hub: Url = "https://huggingface.co"
-    #: Registry of Ollama models; None is Ollama's own.
-    ollama: str | None = None
+    #: Registry of Ollama models; None is Ollama's own. Without TLS (http://) Ollama is told to accept that.
+    ollama: Url | None = None
 
     @field_validator("registries", mode="before")
     @classmethod
@@ -47,7 +47,7 @@ class Mirrors(Spec):
 
 
 class Proxy(Spec):
-    """An HTTP proxy for downloads on the hosts (packages, images, models). Engines do not get it."""
+    """An HTTP proxy for downloads on the hosts: packages, images, models. Of the engines only Ollama gets it, which downloads itself."""
 
     http: Url | None = None
     https: Url | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
@@ -13,6 +14,10 @@ from stoker.spec.settings import OllamaModel
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action
 from stoker.steps.layout import MODELS
+
+
+#: Directory of models that were pulled without a host in their name (Ollama 0.32, types/model/name.go).
+_OWN_REGISTRY = "registry.ollama.ai"
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,24 @@ class Served:
     stack: Stack
     instance: Instance
     model: OllamaModel
+    mirror: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The name that is pulled. A mirror's models carry its host in front: ``host/library/bge-m3:567m``."""
+        if self.mirror is None:
+            return self.model.library
+        return f"{urlsplit(self.mirror).netloc}/{_full_name(self.model.library)}"
 
     @property
     def base_manifest(self) -> str:
-        return self._manifest(self.model.library)
+        host = urlsplit(self.mirror).netloc if self.mirror else _OWN_REGISTRY
+        return self._manifest(host, self.model.library)
 
     @property
     def manifest(self) -> str:
         name = self.instance.model
-        return self._manifest(name if ":" in name else f"{name}:latest")
+        return self._manifest(_OWN_REGISTRY, name if ":" in name else f"{name}:latest")
 
     @property
     def record(self) -> str:
@@ -42,12 +56,15 @@ class Served:
 
     @property
     def recipe(self) -> str:
-        return json.dumps({"from": self.model.library, "parameters": self.model.parameters}, sort_keys=True)
+        return json.dumps({"from": self.base, "parameters": self.model.parameters}, sort_keys=True)
 
-    def _manifest(self, name: str) -> str:
-        model, _, tag = name.partition(":")
-        namespace = "" if "/" in model else "library/"
-        return f"{self.stack.model_directory}/models/manifests/registry.ollama.ai/{namespace}{model}/{tag}"
+    def _manifest(self, registry: str, name: str) -> str:
+        model, _, tag = _full_name(name).rpartition(":")
+        return f"{self.stack.model_directory}/models/manifests/{registry}/{model}/{tag}"
+
+
+def _full_name(name: str) -> str:
+    return name if "/" in name else f"library/{name}"
 
 
 def served(host: Host) -> list[Served]:
@@ -55,7 +72,7 @@ def served(host: Host) -> list[Served]:
     for stack, instance in host.instances():
         model = host.model_of(instance)
         if isinstance(model, OllamaModel):
-            found.setdefault((stack.model_directory, instance.model), Served(stack, instance, model))
+            found.setdefault((stack.model_directory, instance.model), Served(stack, instance, model, host.settings.mirrors.ollama))
     return list(found.values())
 
 
@@ -72,7 +89,7 @@ def actions(host: Host, state: HostState) -> list[Action]:
     for entry in served(host):
         base = state.files.get(entry.base_manifest)
         if base is None:
-            found.append(Action(f"pull {entry.model.library} through {entry.instance.name}", _pull(entry), long=True))
+            found.append(Action(f"pull {entry.base} through {entry.instance.name}", _pull(entry), long=True))
         made = state.files.get(entry.manifest)
         if (
             base is None
@@ -82,7 +99,7 @@ def actions(host: Host, state: HostState) -> list[Action]:
             parameters = ", ".join(f"{key} {value}" for key, value in entry.model.parameters.items())
             found.append(
                 Action(
-                    f"make {entry.instance.model} from {entry.model.library} with {parameters or 'its own parameters'}",
+                    f"make {entry.instance.model} from {entry.base} with {parameters or 'its own parameters'}",
                     _create(entry),
                 )
             )
@@ -90,7 +107,8 @@ def actions(host: Host, state: HostState) -> list[Action]:
 
 
 def _pull(entry: Served) -> str:
-    body = json.dumps({"model": entry.model.library})
+    insecure = {"insecure": True} if (entry.mirror or "").startswith("http://") else {}
+    body = json.dumps({"model": entry.base, **insecure})
     # The stream's last line says how it ended; its status is 200 also when it failed.
     return (
         f"{_wait(entry)} && curl -sS -N -X POST {_url(entry)}/api/pull -d {shlex.quote(body)} "

@@ -88,7 +88,8 @@ class _Reader:
         atexit.register(self.close)
 
     def ask(self, *request: object) -> Answer:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         _send(self.process.stdin, request)
         answer = _receive(self.process.stdout)
         assert isinstance(answer, Answer)

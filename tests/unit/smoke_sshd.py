@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import paramiko
-from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 
 #: Speaks HTTP on its standard streams, as `docker system dial-stdio` does.
 _DOCKER = """#!{python}
@@ -56,9 +56,18 @@ AS_ROOT=1 exec "$@"
 """
 
 
+#: sshd's default.
+_MAX_SESSIONS = 10
+
+
 class _Server(paramiko.ServerInterface):
+    """One connection."""
+
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self._channels: list[paramiko.Channel] = []
+        self._asked = 0
+        self._lock = threading.Lock()
 
     def check_auth_password(self, username: str, password: str) -> int:
         return AUTH_SUCCESSFUL
@@ -67,9 +76,16 @@ class _Server(paramiko.ServerInterface):
         return "password"
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
+        with self._lock:
+            open_now = self._asked - sum(channel.closed for channel in self._channels)
+            if open_now >= _MAX_SESSIONS:
+                return OPEN_FAILED_CONNECT_FAILED  # as OpenSSH does
+            self._asked += 1
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        with self._lock:
+            self._channels.append(channel)
         threading.Thread(target=_execute, args=(channel, command.decode(), self._environment), daemon=True).start()
         return True
 

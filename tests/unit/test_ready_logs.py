@@ -264,6 +264,12 @@ CASES: list[tuple[str, str, str, str]] = [
     ),
     (
         "vllm",
+        "(APIServer pid=1) ERROR 04-18 10:11:20 [core_client.py:668] Engine core proc EngineCore died unexpectedly, shutting down client.",
+        "engine-died",
+        "dmesg",
+    ),
+    (
+        "vllm",
         "ValueError: The repository /m contains custom code which must be executed to correctly load the model.",
         "remote-code-needed",
         "trust_remote_code",
@@ -398,6 +404,16 @@ def test_a_hint_gives_way_to_an_error() -> None:
     assert found.id == "gpu-out-of-memory"
 
 
+def test_an_unknown_exception_is_more_than_a_hint() -> None:
+    hint = "Found ulimit of 1024 and failed to automatically increase with error"
+    found = vllm_diagnosis(vllm_failure("KeyError: 'model.layers.0'", hint))
+    assert found
+    assert found.evidence == "KeyError: 'model.layers.0'"
+    found = vllm_diagnosis(vllm_failure("OSError: [Errno 24] Too many open files"))
+    assert found
+    assert found.id == "open-files-limit"
+
+
 def test_an_unknown_failure_quotes_the_first_error() -> None:
     found = vllm_diagnosis(vllm_failure("KeyError: 'model.layers.0.mlp'"))
     assert found
@@ -433,4 +449,3 @@ def test_every_diagnosis_has_its_place_in_the_troubleshooting_page() -> None:
         text = (PACKAGE / source).read_text()
         named |= set(re.findall(r'(?:Diagnosis|told|_bad)\(\s*"([a-z][a-z-]+)"', text))
     assert named - anchors == set()
-    assert anchors - named == set()

@@ -24,10 +24,9 @@ def test_the_whole_way(tmp_path: Path) -> None:
     programs.mkdir()
     with rack() as one, ssh_server(programs, NEEDS_ROOT="1") as port:
         data = {
-            **host_data(one.engines, {}), "ssh_port": port, "ssh_user": "operator", "ssh_password": "", "_sudo": True,
+            **host_data(one.engines, {}), "ssh_port": port, "ssh_user": "operator", "ssh_password": "any", "_sudo": True,
             "ssh_known_hosts_file": str(tmp_path / "known_hosts"), "ssh_config_file": "/dev/null",
         }
-        data["ssh_password"] = "any"
         (tmp_path / "known_hosts").touch()
         (tmp_path / "inventory.py").write_text(f"boxes = [('127.0.0.1', {data!r})]\n", encoding="utf-8")
         done = stoker_smoke(tmp_path, "--junit", "smoke.xml", "--json", "smoke.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def test_commands(tmp_path: Path) -> None:
         with pytest.raises(AccessError, match=r"false-command: exit code 127: .*not found"):
             made.run("false-command")
         assert made.line("docker inspect x", sudo=True) == "ssh -p 2222 operator@box 'docker inspect x'"
+
+
+def test_many_at_once_stay_below_what_sshd_allows(tmp_path: Path) -> None:
+    with shell(tmp_path) as made, ThreadPoolExecutor(40) as pool:
+        commands = [pool.submit(made.run, "sleep 0.05; echo x") for _ in range(20)]
+        inspections = [pool.submit(lambda: made.docker().inspect_container("there")) for _ in range(20)]
+        assert {future.result() for future in commands} == {"x\n"}
+        assert all(future.result()["Id"] == "1" for future in inspections)
 
 
 def test_a_user_without_the_right(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ memory of a dead process. The files are shared by host and containers through th
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -108,10 +109,8 @@ def _is_locked(handle: int) -> bool:
 
 
 def _remove(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # another reader was first, or the directory is read-only here
         os.unlink(path)
-    except OSError:  # another reader was first, or the directory is read-only here
-        pass
 
 
 def _lock_holders() -> dict[int, int]:

@@ -11,7 +11,6 @@ import os
 
 from lab_gpu import paths
 
-
 _read: tuple[tuple[str, int, int], dict[str, object]] = (("", 0, 0), {})
 
 

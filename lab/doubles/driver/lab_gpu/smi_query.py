@@ -116,8 +116,8 @@ def render_csv(fields: list[str], rows: list[Row], known: dict[str, tuple[str, o
     """CSV text as nvidia-smi prints it; `form` holds csv, noheader, nounits."""
     lines = []
     if "noheader" not in form:
-        with_unit = ((field, known[field][0] if "nounits" not in form or True else "") for field in fields)
-        lines.append(", ".join(f"{field} [{unit}]" if unit else field for field, unit in with_unit))
+        # nounits takes the units from the values only, never from the header
+        lines.append(", ".join(f"{field} [{known[field][0]}]" if known[field][0] else field for field in fields))
     for row in rows:
         cells = (f"{value} {unit}" if unit and "nounits" not in form and value != "[N/A]" else value for value, unit in row)
         lines.append(", ".join(cells))

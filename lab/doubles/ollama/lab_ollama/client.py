@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _ps(arguments: list[str]) -> None:
     rows = [("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")]
     for model in _call("GET", "/api/ps")["models"]:
         processor = "100% GPU" if model["size_vram"] == model["size"] else "100% CPU"
-        years = int(model["expires_at"][:4]) - datetime.now(timezone.utc).year
+        years = int(model["expires_at"][:4]) - datetime.now(UTC).year
         until = "Forever" if years > 100 else _in(model["expires_at"])
         rows.append((model["name"], model["digest"][:12], _size(model["size"]), processor, str(model["context_length"]), until))
     _table(rows)
@@ -190,11 +190,11 @@ def _size(size: int) -> str:
 
 
 def _ago(stamp: str) -> str:
-    return _span((datetime.now(timezone.utc) - datetime.fromisoformat(stamp.replace("Z", "+00:00"))).total_seconds()) + " ago"
+    return _span((datetime.now(UTC) - datetime.fromisoformat(stamp.replace("Z", "+00:00"))).total_seconds()) + " ago"
 
 
 def _in(stamp: str) -> str:
-    return _span((datetime.fromisoformat(stamp.replace("Z", "+00:00")) - datetime.now(timezone.utc)).total_seconds()) + " from now"
+    return _span((datetime.fromisoformat(stamp.replace("Z", "+00:00")) - datetime.now(UTC)).total_seconds()) + " from now"
 
 
 def _span(seconds: float) -> str:

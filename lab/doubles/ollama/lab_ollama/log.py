@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from lab_serve.http import HttpRequest
 
 
 def log(level: str, place: str, message: str, **fields: object) -> None:
     """One slog line, for instance `time=... level=INFO source=sched.go:500 msg="loaded runners" count=1`."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     stamp = now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
     parts = [f"time={stamp}", f"level={level}", f"source={place}", f"msg={_value(message)}"]
     parts += [f"{name}={_value(value)}" for name, value in fields.items()]

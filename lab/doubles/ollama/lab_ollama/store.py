@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Store:
                     parameters.update(json.loads(self.blob(layer["digest"]).read_bytes()))
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
-        changed = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         stamp = changed.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return StoredModel(name, hashlib.sha256(raw).hexdigest(), manifest, config, parameters, stamp)
 

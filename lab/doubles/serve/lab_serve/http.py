@@ -98,11 +98,10 @@ class HttpServer:
         gone = asyncio.ensure_future(reader.read(1))
         work = asyncio.ensure_future(self._respond(request, writer))
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            if gone.result() == b"":
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                return b"", False
+        if not work.done() and gone.result() == b"":
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            return b"", False
         keep = await work
         if gone.done():
             return gone.result(), keep and gone.result() != b""

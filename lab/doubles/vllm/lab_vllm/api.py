@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lab_gpu import settings
+from lab_serve.http import HttpRequest, HttpResponse, json_response
+from lab_serve.tokens import token_ids, tokenize
 
 from lab_vllm import VERSION
 from lab_vllm.completions import Completions
@@ -18,10 +20,8 @@ from lab_vllm.embeddings import embed
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import ApiError
 from lab_vllm.generation import Scheduler
-from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_vllm.metrics import Metrics
 from lab_vllm.requests import chat_text, check_fields, read_body
-from lab_serve.tokens import token_ids, tokenize
 
 Route = Callable[[HttpRequest], Awaitable[HttpResponse]]
 GENERATE_TASKS, POOLING_TASKS = ("generate",), ("token_embed", "embed")

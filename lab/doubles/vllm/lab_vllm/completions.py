@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lab_gpu import settings
+from lab_serve.http import HttpRequest, HttpResponse, json_response
+from lab_serve.tokens import tokenize
 
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import bad_request
 from lab_vllm.generation import Request, Scheduler, reply
-from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit
-from lab_serve.tokens import tokenize
 
 
 class Completions:

@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 from lab_gpu import settings
+from lab_serve.tokens import tokenize
 from lab_serve.vectors import normalised, vector
 
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import bad_request
-from lab_serve.tokens import tokenize
 
 
 def embed(body: dict[str, Any], config: EngineConfig) -> dict[str, Any]:

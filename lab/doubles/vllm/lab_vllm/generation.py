@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab_gpu import settings
+from lab_serve.tokens import tokenize
 
 from lab_vllm.metrics import Metrics
-from lab_serve.tokens import tokenize
 
 _SENTENCES = (
     "This is a simulated reply of the Stoker lab; no model computed it.",
@@ -126,10 +127,8 @@ class Scheduler:
         delay = settings.number("token_ms", DEFAULT_TOKEN_MS) / 1000
         if fault == "slow-tokens":
             delay = float(value or 1000) / 1000
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(request.abort.wait(), delay)
-        except asyncio.TimeoutError:
-            pass
 
 
 def reply(prompt: str, max_tokens: int | None, *, garbage: bool, exact: bool, response_format: Any) -> tuple[list[str], str]:

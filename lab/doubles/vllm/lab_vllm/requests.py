@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
 from lab_serve.http import HttpRequest
+
+from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
 
 _INTEGERS = ("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens", "logprobs_count", "top_logprobs")
 _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")

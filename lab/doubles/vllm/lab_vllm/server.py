@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -17,12 +16,13 @@ from typing import IO, Any
 
 from lab_gpu import settings
 from lab_gpu.machine import Gpu
+from lab_serve.http import HttpServer
 
-from lab_vllm import VERSION, arguments as command_line
+from lab_vllm import VERSION
+from lab_vllm import arguments as command_line
 from lab_vllm.api import GENERATE_TASKS, POOLING_TASKS, Api
 from lab_vllm.engine_config import ConfigError, EngineConfig, configure, to_json
 from lab_vllm.generation import Scheduler
-from lab_serve.http import HttpServer
 from lab_vllm.log import Log
 from lab_vllm.memory import KvCache
 from lab_vllm.metrics import Metrics
@@ -237,17 +237,10 @@ def bind(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        if port and _somebody_listens(family, host, port):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     except OSError:
         sock.close()
         raise
     return sock
-
-
-def _somebody_listens(family: int, host: str, port: int) -> bool:
-    """Linux lets two sockets bind with SO_REUSEADDR while neither listens; a listener makes bind fail by itself."""
-    return False
 
 
 def non_default(arguments: Namespace) -> dict[str, Any]:

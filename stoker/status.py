@@ -1,0 +1,222 @@
+"""``stoker status``: what runs on every host now. One round trip for each host, all hosts at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from stoker.facts.probe import script
+from stoker.facts.questions import questions
+from stoker.facts.state import SECTION, Container, HostState, parse
+from stoker.inventory import fleet_of, load_inventory
+from stoker.ready.stamp import is_proven
+from stoker.render.compose import GATEWAY_DIRECTORY
+from stoker.render.gateway import config_identity
+from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
+from stoker.smoke.check import CheckFailed
+from stoker.smoke.containers import CARDS_COMMAND, Card, cards
+from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.smoke.target import base_url
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.instance import Instance
+from stoker.spec.problems import SpecError
+from stoker.spec.stack import Stack
+from stoker.steps import gateway as gateway_steps
+from stoker.steps.layout import READY
+from stoker.steps.stack import backends
+
+ALL_READY, NOT_ALL_READY, NOT_STARTED = 0, 1, 3
+
+#: ready: this very start has answered a real request, and the engine is healthy now. unproven: healthy, no such answer yet.
+#: silent: it runs and does not answer; mostly it is loading. down: it does not run. stale: a gateway with an older configuration.
+Health = Literal["ready", "unproven", "silent", "down", "stale"]
+
+_COLOURS: dict[Health, str] = {"ready": "green", "unproven": "yellow", "silent": "yellow", "down": "red", "stale": "red"}
+
+#: What lab images carry (lab/doubles); the table must not look like one of real engines.
+_SIMULATED = '"stoker.lab":"simulated"'
+
+
+@dataclass(frozen=True)
+class InstanceStatus:
+    """One instance. ``gpu_memory_mib`` is used and total of each of its cards, neighbours on the card included."""
+
+    name: str
+    gpus: tuple[int, ...]
+    url: str
+    model: str
+    container: str
+    health: Health
+    gpu_memory_mib: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class GatewayStatus:
+    """One gateway and the models that it offers."""
+
+    name: str
+    url: str
+    models: tuple[str, ...]
+    container: str
+    health: Health
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """One host. ``error`` says why nothing is known about it."""
+
+    host: str
+    error: str = ""
+    system: str = ""
+    driver: str = ""
+    docker: str = ""
+    simulated: bool = False
+    instances: list[InstanceStatus] = field(default_factory=list)
+    gateways: list[GatewayStatus] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[InstanceStatus | GatewayStatus]:
+        return [*self.instances, *self.gateways]
+
+    @property
+    def ready(self) -> bool:
+        return not self.error and all(entry.health == "ready" for entry in self.entries)
+
+
+def status(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] = (), as_json: bool = False) -> int:
+    """Print the status of the fleet. 0: everything is ready; 1: something is not; 3: the description cannot be used."""
+    try:
+        set_up()
+        loaded = load_inventory(inventory, overlays)
+        fleet = fleet_of(loaded, inventory, overlays)
+    except (SpecError, UnsupportedPyinfra) as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
+    if not wanted:
+        print(f"no host matches {', '.join(limit)}; there are {', '.join(host.name for host in fleet.hosts)}", file=sys.stderr)
+        return NOT_STARTED
+    access = logins(loaded)
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = list(pool.map(lambda host: ask(fleet, host, access.get(host.name)), wanted))
+    if as_json:
+        print(json.dumps({"ready": all(host.ready for host in found), "hosts": [asdict(host) for host in found]}, indent=2))
+    else:
+        show(found, Console(highlight=False))
+    return ALL_READY if all(host.ready for host in found) else NOT_ALL_READY
+
+
+def ask(fleet: Fleet, host: Host, login: Login | None) -> HostStatus:
+    """One host's status. Never raises for a host that cannot be asked."""
+    if login is None:
+        return HostStatus(host.name, error="it is not reached by SSH")
+    shell = Shell(login)
+    try:
+        probe = f"{CARDS_COMMAND} 2>/dev/null\n{script(questions(fleet, host))}"
+        output = shell.run(f"sh -c {shlex.quote(probe)}", sudo=True)
+    except AccessError as error:
+        return HostStatus(host.name, error=f"{error.reason}; {error.remedy}")
+    finally:
+        shell.close()
+    memory, marker, rest = output.partition(SECTION)
+    return judge(fleet, host, parse((marker + rest).splitlines()), _cards(memory), _SIMULATED in rest)
+
+
+def _cards(output: str) -> Mapping[int, Card]:
+    try:
+        return cards(output)
+    except CheckFailed:
+        return {}
+
+
+def judge(fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: bool = False) -> HostStatus:
+    """A host's status from what its probe found. Pure."""
+    return HostStatus(
+        host.name,
+        system=state.os_name,
+        driver=state.driver or state.gpu_error,
+        docker=state.docker_version or state.docker_error or "not installed",
+        simulated=simulated,
+        instances=[_instance(host, instance, state, by_index) for _, instance in host.instances()],
+        gateways=[_gateway(fleet, host, stack, state) for stack in host.stacks if stack.gateway],
+    )
+
+
+def _instance(host: Host, instance: Instance, state: HostState, by_index: Mapping[int, Card]) -> InstanceStatus:
+    container = state.containers.get(instance.name)
+    health: Health = "down"
+    if container is not None and container.running:
+        stamp = state.contents.get(f"{READY}/{instance.name}", "")
+        proven = is_proven(container.id, container.started_at, stamp)
+        health = "silent" if state.answers.get(instance.name) != "200" else "ready" if proven else "unproven"
+    memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if (card := by_index.get(index)))
+    url = base_url(host.address, instance.port)
+    return InstanceStatus(instance.name, instance.gpus, url, instance.model, _container(container), health, memory)
+
+
+def _gateway(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> GatewayStatus:
+    gateway = stack.gateway
+    probe = gateway_steps.probe(stack)
+    assert gateway is not None
+    assert probe is not None
+    container = state.containers.get(gateway.container)
+    health: Health = "down"
+    if container is not None and container.running:
+        answer = state.answers.get(probe.name, "")
+        wanted = config_identity(gateway, backends(fleet, gateway), GATEWAY_DIRECTORY)
+        health = "ready" if answer == wanted else "stale" if answer else "silent"
+    models = tuple(pool.model for pool in gateway.pools)
+    return GatewayStatus(gateway.container, base_url(host.address, gateway.port), models, _container(container), health)
+
+
+def _container(container: Container | None) -> str:
+    if container is None:
+        return "absent"
+    restarts = f", {container.restarts} restart{'s' if container.restarts > 1 else ''}" if container.restarts else ""
+    return container.status + restarts
+
+
+def show(hosts: Sequence[HostStatus], console: Console) -> None:
+    """A table with a heading for each host, then one line with the sum."""
+    rows = [row for host in hosts for row in _rows(host)]
+    heads = ("INSTANCE", "GPU", "ADDRESS", "MODEL", "CONTAINER", "HEALTH", "MEMORY OF THE GPU")
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+
+    def line(cells: Sequence[str], health: Health | None = None) -> str:
+        padded = [escape(cell.ljust(width)) for cell, width in zip(cells, widths, strict=True)]
+        if health:
+            padded[5] = f"[{_COLOURS[health]}]{padded[5]}[/]"
+        return "  ".join(padded).rstrip()
+
+    console.print(f"[bold]{line(heads)}[/]", soft_wrap=True)
+    for host in hosts:
+        facts = host.error or f"{host.system}, driver {host.driver}, Docker {host.docker}"
+        note = ", GPUs and engines are simulated" if host.simulated else ""
+        console.print(f"[bold]{escape(host.host)}[/]  {escape(facts)}{note}", soft_wrap=True)
+        for entry, cells in zip(host.entries, _rows(host), strict=True):
+            console.print(line(cells, entry.health), soft_wrap=True)
+    entries = [entry for host in hosts for entry in host.entries]
+    ready = sum(entry.health == "ready" for entry in entries)
+    lost = sum(bool(host.error) for host in hosts)
+    console.print(f"{ready} of {len(entries)} ready" + (f", nothing is known about {lost} of {len(hosts)} hosts" if lost else ""))
+
+
+def _rows(host: HostStatus) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for instance in host.instances:
+        memory = ", ".join(f"{used / 1024:.1f} of {total / 1024:.1f} GiB" for used, total in instance.gpu_memory_mib)
+        gpus = ",".join(map(str, instance.gpus))
+        rows.append((instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory or "?"))
+    for gateway in host.gateways:
+        rows.append((gateway.name, "-", gateway.url, ", ".join(gateway.models), gateway.container, gateway.health, "-"))
+    return rows
