@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -39,9 +39,17 @@ ALL_READY, NOT_ALL_READY, NOT_STARTED = 0, 1, 3
 
 #: ready: this very start has answered a real request, and the engine is healthy now. unproven: healthy, no such answer yet.
 #: silent: it runs and does not answer; mostly it is loading. down: it does not run. stale: a gateway with an older configuration.
-Health = Literal["ready", "unproven", "silent", "down", "stale"]
+#: unknown: its host could not be asked.
+Health = Literal["ready", "unproven", "silent", "down", "stale", "unknown"]
 
-_COLOURS: dict[Health, str] = {"ready": "green", "unproven": "yellow", "silent": "yellow", "down": "red", "stale": "red"}
+_COLOURS: dict[Health, str] = {
+    "ready": "green",
+    "unproven": "yellow",
+    "silent": "yellow",
+    "down": "red",
+    "stale": "red",
+    "unknown": "red",
+}
 
 #: What lab images carry (lab/doubles); the table must not look like one of real engines.
 _SIMULATED = '"stoker.lab":"simulated"'
@@ -119,17 +127,28 @@ def status(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
 def ask(fleet: Fleet, host: Host, login: Login | None) -> HostStatus:
     """One host's status. Never raises for a host that cannot be asked."""
     if login is None:
-        return HostStatus(host.name, error="it is not reached by SSH")
+        return unknown(fleet, host, "it is not reached by SSH")
     shell = Shell(login)
     try:
         probe = f"{CARDS_COMMAND} 2>/dev/null\n{script(questions(fleet, host))}"
         output = shell.run(f"sh -c {shlex.quote(probe)}", sudo=True)
     except AccessError as error:
-        return HostStatus(host.name, error=f"{error.reason}; {error.remedy}")
+        return unknown(fleet, host, f"{error.reason}; {error.remedy}")
     finally:
         shell.close()
     memory, marker, rest = output.partition(SECTION)
     return judge(fleet, host, parse((marker + rest).splitlines()), _cards(memory), _SIMULATED in rest)
+
+
+def unknown(fleet: Fleet, host: Host, error: str) -> HostStatus:
+    """The status of a host that could not be asked: what is described, and why nothing is known about it."""
+    described = judge(fleet, host, HostState(), {})
+    return HostStatus(
+        host.name,
+        error=error,
+        instances=[replace(entry, container="?", health="unknown") for entry in described.instances],
+        gateways=[replace(entry, container="?", health="unknown") for entry in described.gateways],
+    )
 
 
 def _cards(output: str) -> Mapping[int, Card]:
@@ -207,8 +226,7 @@ def show(hosts: Sequence[HostStatus], console: Console) -> None:
             console.print(line(cells, entry.health), soft_wrap=True)
     entries = [entry for host in hosts for entry in host.entries]
     ready = sum(entry.health == "ready" for entry in entries)
-    lost = sum(bool(host.error) for host in hosts)
-    console.print(f"{ready} of {len(entries)} ready" + (f", nothing is known about {lost} of {len(hosts)} hosts" if lost else ""))
+    console.print(f"{ready} of {len(entries)} ready")
 
 
 def _rows(host: HostStatus) -> list[tuple[str, ...]]:

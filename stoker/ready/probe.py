@@ -105,7 +105,6 @@ def unix_time(docker_time: str, shift: float = 0.0) -> str:
 
 # Asks one question beside the looks; $1 file stem, $2 seconds, $3 url, $4 body, $5 url to GET afterwards or "".
 _ASK_JOB = f"""
-echo $$ >"$1.busy"
 rm -f "$1.body" "$1.then"
 {_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary "$4" -o "$1.body" \
  -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$3" >"$1.code" 2>/dev/null
@@ -123,6 +122,7 @@ ask() {{
   mkdir -p "$D"
   rm -f "$D/${{1%.*}}".*
   setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" </dev/null >/dev/null 2>&1 &
+  echo $! >"$f.busy"
   new="$new $f.done"
 }}
 tell() {{
@@ -207,7 +207,7 @@ def _log_line(at: int, look: Look, docker_socket: str) -> str:
     url = shlex.quote(f"http://docker/containers/{look.target.container}/logs?{query}")
     return (
         f"curl -q -s --max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)} {url} 2>/dev/null | "
-        f"tail -c {look.log.size} | base64; printf '%s log {at}\\n' \"$B\""
+        f"tail -c {look.log.size} | base64 -w 0; printf '\\n%s log {at}\\n' \"$B\""
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ def set_up() -> None:
         raise UnsupportedPyinfra(
             f"Stoker needs pyinfra {_SUPPORTED}x and found {pyinfra.__version__}; install the locked versions: make env"
         )
+    # Its spinner and our live view would write over each other.
+    os.environ["PYINFRA_PROGRESS"] = "off"
     _no_delay()
     # Without the directory every connection fails with "[Errno 2] ... known_hosts" (pyinfra 3.10).
     (Path.home() / ".ssh").mkdir(mode=0o700, exist_ok=True)

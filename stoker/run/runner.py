@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import click
 import gevent
+import jinja2
 import pyinfra
 from pyinfra import logger
 from pyinfra.api import BaseStateCallback, Config, State
@@ -177,6 +178,10 @@ def _guarded(state: State, options: Options, run: Session) -> int:
         return _run(state, options, run)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    except jinja2.TemplateError as error:
+        where = f"{getattr(error, 'filename', None) or 'templates/'}:{getattr(error, 'lineno', '?')}"
+        print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr)
+        return Exit.NOT_STARTED if state.current_stage <= StateStage.Prepare else Exit.FAILED
     except (PyinfraError, click.ClickException) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return Exit.NOT_STARTED if state.current_stage <= StateStage.Prepare else Exit.FAILED

@@ -79,12 +79,15 @@ def gpus(described: Sequence[int], by_index: Mapping[int, Card], inspection: Ins
     uuids = {card.uuid: card.index for card in by_index.values()} | {str(card.index): card.index for card in by_index.values()}
     given = requested(inspection)
     if {uuids.get(name, name) for name in given} != set(wanted.values()):
-        raise CheckFailed(f"GPU {_list(wanted.values())}", f"the container was made with GPU {_list(uuids.get(name, name) for name in given) or 'none'}",
+        made_with = _list(uuids.get(name, name) for name in given) or "none"
+        raise CheckFailed(f"GPU {_list(wanted.values())}", f"the container was made with GPU {made_with}",
                           "deploy again: the container is older than the description")
     seen = {line.strip() for line in visible.splitlines() if line.strip()}
     if seen != set(wanted):
-        raise CheckFailed(f"GPU {_list(wanted.values())} seen in the container", f"it sees {_list(uuids.get(uuid, uuid) for uuid in seen) or 'no GPU'}",
-                          "the container lost its GPU (a daemon-reload does that to containers without CDI): recreate it")
+        remedy = ("the container lost a GPU (a daemon-reload does that to containers without CDI): deploy again, or recreate it"
+                  if set(wanted) - seen else "it reaches cards of other instances: deploy again; is the CDI specification of the host up to date?")
+        visible_now = _list(uuids.get(uuid, uuid) for uuid in seen) or "no GPU"
+        raise CheckFailed(f"GPU {_list(wanted.values())} alone seen in the container", f"it sees {visible_now}", remedy)
     return ", ".join(f"GPU {index}" for index in wanted.values())
 
 

@@ -24,7 +24,7 @@ print(torch.ones(4, device="cuda", dtype=torch.half).sum())
 def actions(host: Host, state: HostState) -> list[Action]:
     """Pull what is missing. A tag that is pinned does not change, so an image that is there is not asked for again."""
     return [
-        Action(f"pull {image}", f"docker pull -q {shlex.quote(image)}", long=True)
+        Action(f"pull {image}", f"docker pull {shlex.quote(image)}", long=True)
         for image in host.images()
         if not state.images.get(image)
     ]

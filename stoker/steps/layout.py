@@ -14,7 +14,6 @@ SECRETS = "/etc/stoker"
 READY = f"{HOST_STATE}/ready"
 PROBES = f"{HOST_STATE}/probe"
 MODELS = f"{HOST_STATE}/models"
-JOBS = f"{HOST_STATE}/jobs"
 
 
 def directories(host: Host) -> dict[str, str]:
@@ -29,7 +28,6 @@ def directories(host: Host) -> dict[str, str]:
             READY,
             PROBES,
             MODELS,
-            JOBS,
         ),
         "755",
     )

@@ -199,7 +199,7 @@ class ScriptedHost:
             out.append(f"{boundary} state {at} {200 if one.container else 404}")
             if f"health {at} " in script:
                 out.append(f"{boundary} health {at} {one.code or '000'}")
-            if f"log {at}\\n" in script:
+            if f"%s log {at}\\n" in script:
                 out += [base64.encodebytes(frame(one.log)).decode().strip(), f"{boundary} log {at}"]
             if f"tell {at} " in script and one.code == 200 and one.answer:
                 code, body = one.answer

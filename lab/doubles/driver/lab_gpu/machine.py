@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from lab_gpu import paths
 
 
 class Gpu(TypedDict):
-    """One simulated card; sizes in MiB, power in W."""
+    """One simulated card; sizes in MiB, power in W.
+
+    `index` counts the cards that the reader sees; `minor`, in what visible_gpus gives, is the number of the device node.
+    """
 
     index: int
+    minor: NotRequired[int]
     uuid: str
     serial: str
     bus_id: str
@@ -47,37 +51,27 @@ def read_machine() -> Machine | None:
         return None
 
 
-def in_container() -> bool:
-    """True in a container that a runtime gave GPUs to: by CDI edits, or by the legacy hook (which leaves a marker)."""
-    return bool(os.environ.get("LAB_GPU_CDI")) or os.path.exists(paths.LEGACY_MARKER)
-
-
 def visible_gpus(machine: Machine | None) -> list[Gpu]:
-    """Cards that this process can reach: on the host all, in a container those that the runtime gave.
+    """Cards that this process can reach, numbered from 0 as a driver numbers them: those whose device node is here.
 
-    The CDI edits leave one LAB_GPU_<index>=<uuid> for each device (NVIDIA_VISIBLE_DEVICES is "void" then, as in the real CDI
-    specification); the legacy hook goes by NVIDIA_VISIBLE_DEVICES.
+    On the host these are all; in a container those that the runtime gave, by CDI or by the legacy hook. In tests (LAB_GPU_DIR)
+    there are no device nodes and every card is visible.
     """
     if machine is None:
         return []
-    gpus = machine["gpus"]
-    if os.environ.get("LAB_GPU_CDI"):
-        return [gpu for gpu in gpus if os.environ.get(f"LAB_GPU_{gpu['index']}") == gpu["uuid"]]
-    if os.path.exists(paths.LEGACY_MARKER):
-        return _select(gpus, os.environ.get("NVIDIA_VISIBLE_DEVICES", ""), stop_at_unknown=False)
-    return gpus
+    given = [gpu for gpu in machine["gpus"] if paths.in_test() or os.path.exists(f"/dev/nvidia{gpu['index']}")]
+    return [{**gpu, "index": position, "minor": gpu["index"]} for position, gpu in enumerate(given)]
 
 
 def cuda_gpus(machine: Machine | None) -> list[Gpu]:
     """visible_gpus, further narrowed by CUDA_VISIBLE_DEVICES (nvidia-smi does not look at it, CUDA does)."""
     gpus = visible_gpus(machine)
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return gpus if wanted is None else _select(gpus, wanted, stop_at_unknown=True)
+    return gpus if wanted is None else _select(gpus, wanted)
 
 
-def _select(gpus: list[Gpu], wanted: str, *, stop_at_unknown: bool) -> list[Gpu]:
-    if wanted == "all":
-        return gpus
+def _select(gpus: list[Gpu], wanted: str) -> list[Gpu]:
+    """CUDA's rule: an unknown entry hides itself and everything after it."""
     chosen: list[Gpu] = []
     for entry in wanted.split(","):
         entry = entry.strip()
@@ -86,8 +80,7 @@ def _select(gpus: list[Gpu], wanted: str, *, stop_at_unknown: bool) -> list[Gpu]
             for position, gpu in enumerate(gpus)
             if entry == str(position) or (entry.startswith("GPU-") and gpu["uuid"].startswith(entry))
         ]
-        if found:
-            chosen += [gpu for gpu in found if gpu not in chosen]
-        elif stop_at_unknown:
+        if not found:
             break
+        chosen += [gpu for gpu in found if gpu not in chosen]
     return chosen

@@ -8,6 +8,11 @@ import os
 LEGACY_MARKER = "/etc/lab-gpu-legacy"
 
 
+def in_test() -> bool:
+    """True where a directory stands for the host: no device nodes, no driver to load."""
+    return bool(os.environ.get("LAB_GPU_DIR"))
+
+
 def config_dir() -> str:
     """Directory of gpus.json and engine.json; read-only inside containers."""
     return os.environ.get("LAB_GPU_DIR") or "/etc/lab-gpu"

@@ -70,7 +70,7 @@ def full_report(machine: Machine, gpus: list[Gpu]) -> str:
             _entry(1, "Persistence Mode", "Enabled"),
             _entry(1, "Serial Number", gpu["serial"]),
             _entry(1, "GPU UUID", gpu["uuid"]),
-            _entry(1, "Minor Number", str(gpu["index"])),
+            _entry(1, "Minor Number", str(gpu["minor"])),
             "    FB Memory Usage",
             _entry(2, "Total", f"{gpu['memory_mib']} MiB"),
             _entry(2, "Reserved", f"{card.reserved} MiB"),

@@ -15,19 +15,19 @@ def specification(machine: Machine) -> str:
     """The YAML text: each GPU by index and by UUID, and all of them together."""
     lines = ["---", "cdiVersion: 0.5.0", "containerEdits:", "  deviceNodes:"]
     lines += [f"  - path: {node}" for node in _CONTROL_NODES]
-    lines += ["  env:", "  - NVIDIA_CTK_LIBCUDA_DIR=/usr/lib/x86_64-linux-gnu", "  - NVIDIA_VISIBLE_DEVICES=void", "  - LAB_GPU_CDI=1"]
+    lines += ["  env:", "  - NVIDIA_CTK_LIBCUDA_DIR=/usr/lib/x86_64-linux-gnu", "  - NVIDIA_VISIBLE_DEVICES=void"]
     lines += ["  mounts:"]
     for path in _READ_ONLY:
         lines += _mount(path, "ro")
     for path in _WRITABLE:
         lines += _mount(path, "rw")
     lines += ["devices:"]
-    uuids = [(index, gpu["uuid"]) for index, gpu in enumerate(machine["gpus"])]
-    for index, uuid in uuids:
-        lines += _device(str(index), [(index, uuid)])
-    for index, uuid in uuids:
-        lines += _device(uuid, [(index, uuid)])
-    lines += _device("all", uuids)
+    minors = [(gpu["uuid"], gpu["index"]) for gpu in machine["gpus"]]
+    for _, minor in minors:
+        lines += _device(str(minor), [minor])
+    for uuid, minor in minors:
+        lines += _device(uuid, [minor])
+    lines += _device("all", [minor for _, minor in minors])
     lines += [f"kind: {KIND}", ""]
     return "\n".join(lines)
 
@@ -38,11 +38,10 @@ def device_names(text: str) -> list[str]:
     return [f"{KIND}={name}" for name in names]
 
 
-def _device(name: str, gpus: list[tuple[int, str]]) -> list[str]:
-    lines = ["- containerEdits:", "    deviceNodes:"]
-    lines += [f"    - path: /dev/nvidia{index}" for index, _ in gpus]
-    lines += ["    env:", *(f"    - LAB_GPU_{index}={uuid}" for index, uuid in gpus)]
-    return [*lines, f'  name: "{name}"']
+def _device(name: str, minors: list[int]) -> list[str]:
+    """A device; in a container its node decides what the simulated driver shows."""
+    nodes = [f"    - path: /dev/nvidia{minor}" for minor in minors]
+    return ["- containerEdits:", "    deviceNodes:", *nodes, f'  name: "{name}"']
 
 
 def _mount(path: str, mode: str) -> list[str]:

@@ -98,8 +98,8 @@ def generate(options: dict[str, str]) -> None:
         raise CtkError(f"failed to generate CDI spec: failed to initialize NVML: {reason}")
     _log("INFO", "Using /usr/lib/x86_64-linux-gnu/libnvidia-ml.so." + machine["driver_version"])
     _log("INFO", "Auto-detected mode as 'nvml'")
-    for index in range(len(machine["gpus"])):
-        _log("INFO", f"Selecting /dev/nvidia{index} as /dev/nvidia{index}")
+    for gpu in machine["gpus"]:
+        _log("INFO", f"Selecting /dev/nvidia{gpu['index']} as /dev/nvidia{gpu['index']}")
     text = specification(machine)
     path = options.get("output") or os.environ.get("NVIDIA_CTK_CDI_OUTPUT_FILE_PATH", "")
     if path:

@@ -48,9 +48,10 @@ def _mount_into(root: str, pid: int, visible: str) -> None:
     machine = read_machine()
     assert machine is not None
     wanted = visible.split(",")
-    for index, gpu in enumerate(machine["gpus"]):
-        if visible == "all" or str(index) in wanted or gpu["uuid"] in wanted:
-            script.append(f"[ -e '{root}/dev/nvidia{index}' ] || mknod -m 666 '{root}/dev/nvidia{index}' c 195 {index}")
+    for gpu in machine["gpus"]:
+        if visible == "all" or str(gpu["index"]) in wanted or gpu["uuid"] in wanted:
+            node = f"{root}/dev/nvidia{gpu['index']}"
+            script.append(f"[ -e '{node}' ] || mknod -m 666 '{node}' c 195 {gpu['index']}")
     script.append(f"[ -e '{root}/dev/nvidiactl' ] || mknod -m 666 '{root}/dev/nvidiactl' c 195 255")
     script.append(f": >'{root}/etc/lab-gpu-legacy'")
     subprocess.run(["nsenter", "-t", str(pid), "-m", "--", "sh", "-c", "\n".join(script)], check=True)
