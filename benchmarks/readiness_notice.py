@@ -107,7 +107,7 @@ def main() -> None:
         )
         remote.text(f"docker start {target.container}")
         (outcome,) = wait_ready(remote.run, [target], Silent(), timeout_seconds=600)
-        print(f"{target.container} is {outcome.verdict.value} again")
+        print(outcome.report())
         subprocess.run([*remote.command[:1], "-O", "exit", *remote.command[1:]], capture_output=True, check=False)
 
 

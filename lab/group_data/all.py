@@ -20,6 +20,7 @@ mirrors = {
     "container_toolkit_key": _fingerprint,
     "registries": ["http://registry.internet.test:5000"],
     "hub": "http://hub.internet.test",
+    "ollama": "http://hub.internet.test",
 }
 
 # A machine without CAP_SYS_RESOURCE cannot raise the limit above its own.

@@ -25,8 +25,8 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
         urls += mirrors.registries or ["https://registry-1.docker.io"]
     if any(not models.is_complete(directory, model, state) for directory, (model, _) in models.wanted(host).items()):
         urls.append(mirrors.hub)
-    if any(entry.base_manifest not in state.files for entry in ollama.served(host)) and mirrors.ollama:
-        urls.append(mirrors.ollama)
+    if any(entry.base_manifest not in state.files for entry in ollama.served(host)):
+        urls.append(mirrors.ollama or "https://registry.ollama.ai")
     found = {}
     for url in dict.fromkeys(urls):
         parts = urlsplit((proxy.https if url.startswith("https") else proxy.http) or url)

@@ -22,10 +22,10 @@ _REPORT_SECONDS = 10.0
 def start_script(name: str, script: str) -> str:
     """Start the job unless it runs already. Its output goes to NAME.log, its exit status to NAME.rc."""
     job = f"{JOBS}/{name}"
-    runner = f"echo $$ >{job}.pid; ( {script}\n) >{job}.log 2>&1; echo $? >{job}.rc.new; mv {job}.rc.new {job}.rc"
+    runner = f"echo $$ >{job}.pid; ( umask 022; {script}\n) >{job}.log 2>&1; echo $? >{job}.rc.new; mv {job}.rc.new {job}.rc"
     return (
-        f"umask 077; mkdir -p {JOBS}; if test -f {job}.pid && test ! -f {job}.rc && kill -0 $(cat {job}.pid) 2>/dev/null; then echo running; else "
-        f"rm -f {job}.*; setsid sh -c {shlex.quote(runner)} </dev/null >/dev/null 2>&1 & echo started; fi"
+        f"umask 077; mkdir -p {JOBS} || exit 1; if test -f {job}.pid && test ! -f {job}.rc && kill -0 $(cat {job}.pid) 2>/dev/null; then echo running; else "
+        f"rm -f {job}.*; : >{job}.log || exit 1; setsid sh -c {shlex.quote(runner)} </dev/null >/dev/null 2>&1 & echo started; fi"
     )
 
 

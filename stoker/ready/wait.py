@@ -58,7 +58,7 @@ def wait_ready(
     board: Showing,
     *,
     timeout_seconds: float = 1800.0,
-    poll_seconds: float = 0.5,
+    poll_seconds: float = 0.3,
     interrupted: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,

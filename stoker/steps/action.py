@@ -67,7 +67,7 @@ class File:
 def write_files(files: Sequence[File], root: str, check: str = "", after: str = "") -> tuple[str, str]:
     """Script and input that put a set of files in place together.
 
-    They arrive in one archive in a private directory beside ``root`` (same file system, mode 0700 from the first byte). ``check`` runs
+    They arrive in one archive in a private directory beside ``root`` (same file system, mode 0700 by mktemp from the first byte). ``check`` runs
     there, with ``$new`` naming it, and its failure leaves everything as it was; then each file replaces the old one by a rename.
     ``after`` runs when all are in place. Every path must lie below ``root``.
     """
@@ -80,8 +80,8 @@ def write_files(files: Sequence[File], root: str, check: str = "", after: str = 
             tar.addfile(entry, io.BytesIO(data))
     lines = [
         "set -e",
-        "umask 077",
-        f"mkdir -p -m 755 {shlex.quote(root)}",
+        "umask 022",
+        f"mkdir -p {shlex.quote(root)}",
         f"new=$(mktemp -d {shlex.quote(root)}/.stoker-new.XXXXXX)",
         "trap 'rm -rf \"$new\"' EXIT",
         'base64 -d | tar -xzf - --no-same-owner -p -C "$new"',
@@ -91,7 +91,7 @@ def write_files(files: Sequence[File], root: str, check: str = "", after: str = 
     for file in files:
         relative = file.path.removeprefix(root).lstrip("/")
         directory = file.path.rpartition("/")[0]
-        lines.append(f"umask 022; mkdir -p {shlex.quote(directory)}; umask 077")
+        lines.append(f"mkdir -p {shlex.quote(directory)}")
         lines.append(f'mv -fT "$new"/{shlex.quote(relative)} {shlex.quote(file.path)}')
     if after:
         lines.append(after)

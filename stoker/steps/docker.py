@@ -14,6 +14,9 @@ from stoker.steps.packages import Package, install, missing
 DAEMON_JSON = "/etc/docker/daemon.json"
 UNIT = "docker.service"
 
+#: Packages whose replacement restarts a daemon.
+_DAEMONS = ("docker-ce", "docker.io", "containerd.io")
+
 
 def packages(host: Host, state: HostState) -> list[Package]:
     versions = host.settings.versions
@@ -67,8 +70,9 @@ def actions(host: Host, state: HostState) -> list[Action]:
     running = [name for name, container in state.containers.items() if container.running]
     text = merged(state.contents.get(DAEMON_JSON, ""), daemon_settings(host))
     lacking = missing(state, packages(host, state))
+    replaced = {package.name for package in lacking} & set(_DAEMONS)
     if text is not None:
-        restart = state.docker_running and not lacking
+        restart = state.docker_running and not replaced & {"docker-ce", "docker.io"}  # else the package restarts it
         # dockerd reads the new file itself before it replaces the old one.
         check = 'if command -v dockerd >/dev/null; then dockerd --validate --config-file "$new/daemon.json"; fi'
         script, stdin = write_files(
@@ -79,7 +83,7 @@ def actions(host: Host, state: HostState) -> list[Action]:
             Action(what, script, stdin, interrupts=f"{len(running)} running containers" if restart and running else "")
         )
     if lacking:
-        found.append(install(lacking, interrupts=f"{len(running)} running containers" if running else ""))
+        found.append(install(lacking, interrupts=f"{len(running)} running containers" if replaced and running else ""))
     if lacking or not state.docker_running or state.units.get(UNIT) != "active enabled":
         found.append(Action("start Docker, now and at boot", f"systemctl enable --now docker.service && {_answers()}"))
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
-from stoker.facts.state import HostState
+from stoker.facts.state import Gpu, HostState
 from stoker.spec.fleet import Host
 from stoker.steps.action import Action
 from stoker.steps.layout import PROBES
@@ -36,7 +37,7 @@ def engine_images(host: Host) -> dict[str, str]:
 
 
 def proof_path(engine: str, image: str) -> str:
-    return f"{PROBES}/{engine}-{image.rpartition(':')[2]}"
+    return f"{PROBES}/{engine}-{image.translate(str.maketrans('/:@', '___'))}"
 
 
 def probes(host: Host, state: HostState) -> list[Action]:
@@ -49,7 +50,7 @@ def probes(host: Host, state: HostState) -> list[Action]:
             if any(gpu.index in i.gpus for _, i in host.instances() if host.image_of(i) == image)
         ]
         path = proof_path(engine, image)
-        if state.contents.get(path, "").strip() == proof(state, image) and state.images.get(image):
+        if state.contents.get(path, "").strip() == f"{state.images.get(image)} {_hardware(state, cards)}" and state.images.get(image):
             continue
         runs = []
         for gpu in cards:
@@ -58,15 +59,11 @@ def probes(host: Host, state: HostState) -> list[Action]:
                 runs.append(f"{run} --entrypoint python3 {shlex.quote(image)} -c {shlex.quote(_TORCH_PROBE)}")
             else:
                 runs.append(f"{run} --entrypoint nvidia-smi {shlex.quote(image)} -L | grep -F {gpu.uuid}")
-        write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {_hardware(state)}\" >{shlex.quote(path)}"
+        write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {_hardware(state, cards)}\" >{shlex.quote(path)}"
         names = ", ".join(sorted({gpu.name for gpu in cards}))
         found.append(Action(f"prove that {image} computes on {len(cards)} x {names}", " && ".join([*runs, write])))
     return found
 
 
-def proof(state: HostState, image: str) -> str:
-    return f"{state.images.get(image, '')} {_hardware(state)}"
-
-
-def _hardware(state: HostState) -> str:
-    return f"{state.driver} {' '.join(gpu.uuid for gpu in state.gpus)}"
+def _hardware(state: HostState, cards: Iterable[Gpu]) -> str:
+    return f"{state.driver} {' '.join(gpu.uuid for gpu in cards)}"

@@ -120,7 +120,7 @@ def _create(entry: Served) -> str:
     body = json.dumps(
         {
             "model": entry.instance.model,
-            "from": entry.model.library,
+            "from": entry.base,
             "parameters": entry.model.parameters,
             "stream": False,
         }

@@ -20,18 +20,19 @@ _APT = (
 
 @dataclass(frozen=True)
 class Package:
-    """A package and, where it is pinned, how its version begins."""
+    """A package and, where it is pinned, its version; without a revision (``-1~debian.13``) any revision of it."""
 
     name: str
     version: str = ""
 
     def is_in(self, state: HostState) -> bool:
         installed = state.packages.get(self.name)
-        return installed is not None and installed.startswith(self.version)
+        return installed is not None and (not self.version or f"{installed}-".startswith(f"{self.version}-"))
 
     @property
     def argument(self) -> str:
-        return shlex.quote(f"{self.name}={self.version}*" if self.version else self.name)
+        any_revision = "" if "-" in self.version else "-*"
+        return shlex.quote(f"{self.name}={self.version}{any_revision}" if self.version else self.name)
 
 
 def missing(state: HostState, wanted: Sequence[Package]) -> list[Package]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from support.commands import ROOT, Done, run
+from support.commands import ROOT, run
 from support.machine import GPU10, GPU65, HOSTS, INTERNET, Machine
-from support.project import CHECKOUT, Project, copy_to
+from support.project import CHECKOUT, Project, Served, copy_to
 
 #: A simulated load that is long enough to be seen and short enough for many tests.
 LOAD_SECONDS = 1.5
@@ -19,21 +17,16 @@ _LAB_SECONDS = 600  # from nothing it downloads packages
 _DEPLOY_SECONDS = 180
 
 
-@dataclass(frozen=True)
-class Served:
-    """How the fleet came to be: from bare hosts by one deploy, then a smoke test."""
-
-    deploy: Done
-    smoke: Done
-
-
 @pytest.fixture(scope="session")
 def _lab() -> None:
     """The lab is up. A test of the lab that cannot run has failed: nothing is skipped."""
     done = run(str(ROOT / "lab/up"), seconds=_LAB_SECONDS)
     if done.code:
         said = (done.err.strip() or done.out.strip()).splitlines()
-        pytest.fail(f"the lab cannot come up: {said[-1] if said else f'exit status {done.code}'} (run lab/up to see more)", pytrace=False)
+        pytest.fail(
+            f"the lab cannot come up: {said[-1] if said else f'exit status {done.code}'} (run lab/up to see more)",
+            pytrace=False,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +56,10 @@ def fleet(served: Served) -> Iterator[None]:
         healed = CHECKOUT.deploy(seconds=_DEPLOY_SECONDS)
         again = CHECKOUT.check()
         if healed.code or again.code:
-            pytest.fail(f"after this test a deploy of the unchanged description does not bring the fleet back:\n{healed}\n{again}", pytrace=False)
+            pytest.fail(
+                f"after this test a deploy of the unchanged description does not bring the fleet back:\n{healed}\n{again}",
+                pytrace=False,
+            )
 
 
 @pytest.fixture
@@ -86,7 +82,7 @@ def gpu65(fleet: None) -> Machine:
 def internet(fleet: None) -> Iterator[Machine]:
     """The machine that stands for the internet; its faults are cleared afterwards."""
     yield INTERNET
-    INTERNET.fault("all", "clear")
+    INTERNET.sh("rm -f /run/lab-internet/faults.json")
 
 
 def _clear(host: Machine) -> None:

@@ -7,9 +7,9 @@ import shlex
 from dataclasses import dataclass
 
 import pytest
+
 from lab.machines.config import CONTAINER_PREFIX
 from lab.machines.daemon import SOCKET
-
 from support.commands import ROOT, Done, run
 
 #: Everything that Stoker may write on a host, without the engines' own caches and GPU locks' access times.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from support.commands import ROOT, Done, finish, run, start
 
 _LAB_RUN = str(ROOT / "lab/run")
-_SAME = ("deploy.py", "config.py", "tasks", "templates", "lab")
+_SAME = ("deploy.py", "config.py", "tasks")
 _OWN = ("inventory.py", "group_data")
 
 
@@ -50,12 +52,27 @@ class Project:
         overlay = str(ROOT / "lab/group_data")
         return self.lab_run("pyinfra", "inventory.py", "deploy.py", "--group-data", overlay, *argv, seconds=seconds)
 
+    def predicted(self) -> set[tuple[str, str]]:
+        """(operation, host) of everything that a dry run of plain pyinfra says will change."""
+        done = self.pyinfra("--json")
+        assert done.code == 0, done
+        plan = json.loads(done.out)["plan"]
+        return {(operation["name"], host) for operation in plan for host in operation["hosts_with_change"]}
+
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Start a program in the lab's network; hand it to :meth:`finish`."""
         return start(_LAB_RUN, *argv, cwd=self.directory)
 
     def finish(self, process: subprocess.Popen[str], seconds: float = 120) -> Done:
         return finish(process, seconds)
+
+
+@dataclass(frozen=True)
+class Served:
+    """How the fleet came to be: from bare hosts by one deploy, then a smoke test."""
+
+    deploy: Done
+    smoke: Done
 
 
 def copy_to(directory: Path) -> Project:
@@ -69,6 +86,11 @@ def copy_to(directory: Path) -> Project:
         else:
             shutil.copy(source, directory / name)
     return Project(directory)
+
+
+def changed(deploy: Done) -> set[tuple[str, str]]:
+    """(operation, host) of everything that a deploy reports as changed."""
+    return set(re.findall(r"^(\S.*?)\s{2,}(\S+)\s+changed\s*$", deploy.err, re.MULTILINE))
 
 
 CHECKOUT = Project(ROOT)

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from support.fleet import Data, make_fleet
-
 from stoker.facts.state import Container, FileState, Gpu, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.compose import GATEWAY_DIRECTORY, compose_file, services
@@ -17,6 +15,7 @@ from stoker.render.gateway import config_identity
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import base, docker, gateway, images, layout, models, ollama, sources, stack, toolkit
 from stoker.steps.action import Action, File
+from support.fleet import Data, make_fleet
 
 #: An armored key and its fingerprint as gpg 2.2.40 prints it. Made for these tests; nothing is signed with it.
 KEY = """-----BEGIN PGP PUBLIC KEY BLOCK-----
@@ -139,8 +138,9 @@ def _contents(host: Host, state: HostState) -> dict[str, str]:
         contents[f"{directory}/{models.MANIFEST}"] = manifest(model.repository)
     for entry in ollama.served(host):
         contents[entry.record] = f"{state.files[entry.manifest].digest} {entry.recipe}\n"
-    # The proof is what the host wrote after the run: asked for by the same function, so that only its parts are tested.
-    contents |= images.proofs(host, state)
+    for image, engine in images.engine_images(host).items():
+        uuids = " ".join(gpu.uuid for gpu in state.gpus)
+        contents[images.proof_path(engine, image)] = f"{state.images[image]} {state.driver} {uuids}\n"
     for name, container in state.containers.items():
         contents[f"{layout.READY}/{name}"] = stamp_text(container.id, container.started_at) + "\n"
     return contents
@@ -178,9 +178,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "probes": images.probes(host, state),
         "models": models.actions(host, state, None),
         "files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
-        "containers": [
-            action for entry in host.stacks for action in stack.container_actions(host, entry, state, only)
-        ],
+        "containers": [action for entry in host.stacks for action in stack.container_actions(host, entry, state, only)],
         "ollama": ollama.actions(host, state),
         "gateway": [action for entry in host.stacks for action in gateway.actions(fleet, host, entry, state)],
     }

@@ -57,8 +57,15 @@ def make_host(directory: Path, *cards: str, driver: str = "580.173.02") -> Path:
 def environment(host: Path, **more: str) -> dict[str, str]:
     """Environment of a double's process on that host."""
     packages = [DOUBLES / "vllm", DOUBLES / "ollama", DOUBLES / "driver", DOUBLES / "serve"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "OLLAMA_", "VLLM_", "CUDA_"))}
-    settings = {"LAB_GPU_DIR": str(host), "LAB_LOAD_SECONDS": "0.2", "LAB_OLLAMA_LOAD_SECONDS": "0.1", "LAB_TOKEN_MS": "1"}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "OLLAMA_", "VLLM_", "CUDA_"))
+    }
+    settings = {
+        "LAB_GPU_DIR": str(host),
+        "LAB_LOAD_SECONDS": "0.2",
+        "LAB_OLLAMA_LOAD_SECONDS": "0.1",
+        "LAB_TOKEN_MS": "1",
+    }
     paths = {"PYTHONPATH": os.pathsep.join(map(str, packages)), "LAB_GPU_LIB": str(DOUBLES / "driver")}
     return {**kept, **settings, **paths, "LAB_EMBED_MS": "1", "LAB_PULL_SECONDS": "0.1", **more}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ import httpx
 import pytest
 from double_processes import (
     Double,
+    environment,
     make_bge,
     make_host,
     make_model,
@@ -27,7 +30,16 @@ from double_processes import (
     wait_for,
 )
 
-LLAMA = ("--served-model-name", "llama3.1-8b", "--dtype", "half", "--gpu-memory-utilization", "0.45", "--max-model-len", "8192")
+LLAMA = (
+    "--served-model-name",
+    "llama3.1-8b",
+    "--dtype",
+    "half",
+    "--gpu-memory-utilization",
+    "0.45",
+    "--max-model-len",
+    "8192",
+)
 LLAMA += ("--block-size", "64", "--max-num-seqs", "16")
 CHAT = {"model": "llama3.1-8b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 LONG = {**CHAT, "max_tokens": 4000, "ignore_eos": True}
@@ -61,9 +73,21 @@ def ends(host: Path, *arguments: str, **env: str) -> tuple[int, str]:
     [
         (["serve", "m", "--task=embed"], 2, "vllm: error: unrecognized arguments: --task=embed"),
         (["serve", "m", "--swap-space", "4"], 2, "vllm: error: unrecognized arguments: --swap-space 4"),
-        (["serve", "m", "--max-num-seqs", "x"], 2, "vllm serve: error: argument --max-num-seqs: invalid int value: 'x'"),
-        (["serve", "m", "--dtype", "int8"], 2, "invalid choice: 'int8' (choose from 'auto', 'bfloat16', 'float', 'float16', 'float32', 'half')"),
-        (["serve", "m", "--config", "/c/vllm_config.json"], 1, "ValueError: Config file must be of a yaml/yml type. json supplied"),
+        (
+            ["serve", "m", "--max-num-seqs", "x"],
+            2,
+            "vllm serve: error: argument --max-num-seqs: invalid int value: 'x'",
+        ),
+        (
+            ["serve", "m", "--dtype", "int8"],
+            2,
+            "invalid choice: 'int8' (choose from 'auto', 'bfloat16', 'float', 'float16', 'float32', 'half')",
+        ),
+        (
+            ["serve", "m", "--config", "/c/vllm_config.json"],
+            1,
+            "ValueError: Config file must be of a yaml/yml type. json supplied",
+        ),
         (["serve", "--served-model-name", "a"], 1, "`model` should be provided as the first positional argument"),
         (["serve", "m", "--max-model-len", "1.5K"], 2, "Did you mean to use 1.5k instead?"),
         (["serve", "/nowhere"], 1, "Invalid repository ID or local directory specified: '/nowhere'"),
@@ -78,7 +102,9 @@ def test_command_line_is_refused_as_vllm_does(v100: Path, arguments: list[str], 
 def test_underscores_config_file_and_model_option_are_accepted(v100: Path, llama: Path, tmp_path: Path) -> None:
     config = tmp_path / "vllm.yaml"
     config.write_text("max_model_len: 8k\nserved-model-name: [a, b]\nenforce-eager: true\n")
-    double = start_vllm(v100, "serve", "--model", str(llama), "--gpu_memory_utilization", "0.3", "--config", str(config))
+    double = start_vllm(
+        v100, "serve", "--model", str(llama), "--gpu_memory_utilization", "0.3", "--config", str(config)
+    )
     with running(double):
         double.wait_ready()
         cards = double.get("/v1/models").json()["data"]
@@ -135,7 +161,9 @@ def test_memory_is_shown_by_nvidia_smi_with_the_engine_process(served: Double, v
 
 
 def test_connections_are_refused_while_loading_but_the_port_is_taken(v100: Path, llama: Path) -> None:
-    first = start_vllm(v100, "serve", str(llama), "--gpu-memory-utilization", "0.3", "--max-model-len", "8192", LAB_LOAD_SECONDS="1.0")
+    first = start_vllm(
+        v100, "serve", str(llama), "--gpu-memory-utilization", "0.3", "--max-model-len", "8192", LAB_LOAD_SECONDS="1.0"
+    )
     with running(first):
         wait_for(lambda: "Starting to load model" in first.text(), "loading has begun")
         assert not first.listens()
@@ -149,15 +177,29 @@ def test_connections_are_refused_while_loading_but_the_port_is_taken(v100: Path,
 @pytest.mark.parametrize(
     ("card", "arguments", "text"),
     [
-        ("V100-32GB", ["--gpu-memory-utilization", "0.45", "--max-model-len", "100000"], "(100000), (12.21 GiB KV cache is needed, which is larger than"),
+        (
+            "V100-32GB",
+            ["--gpu-memory-utilization", "0.45", "--max-model-len", "100000"],
+            "(100000), (12.21 GiB KV cache is needed, which is larger than",
+        ),
         ("V100-32GB", ["--gpu-memory-utilization", "0.15"], "No available memory for the cache blocks."),
         ("V100-32GB", ["--dtype", "bfloat16"], "torch.bfloat16 is not supported for quantization method gptq."),
         ("V100-32GB", ["--quantization", "gptq_marlin"], "Minimum capability: 75. Current capability: 70."),
-        ("V100-32GB", ["--max-model-len", "200000"], "User-specified max_model_len (200000) is greater than the derived max_model_len"),
-        ("P40-24GB", ["--max-model-len", "8192"], "Found Tesla P40 which is too old to be supported by the triton GPU compiler"),
+        (
+            "V100-32GB",
+            ["--max-model-len", "200000"],
+            "User-specified max_model_len (200000) is greater than the derived max_model_len",
+        ),
+        (
+            "P40-24GB",
+            ["--max-model-len", "8192"],
+            "Found Tesla P40 which is too old to be supported by the triton GPU compiler",
+        ),
     ],
 )
-def test_what_cannot_run_is_refused_with_vllms_words(tmp_path: Path, llama: Path, card: str, arguments: list[str], text: str) -> None:
+def test_what_cannot_run_is_refused_with_vllms_words(
+    tmp_path: Path, llama: Path, card: str, arguments: list[str], text: str
+) -> None:
     code, output = ends(make_host(tmp_path / "host", card), "serve", str(llama), *arguments)
     assert code == 1
     assert text in output, output
@@ -179,7 +221,10 @@ def test_bfloat16_model_is_cast_and_explicit_bfloat16_refused(tmp_path: Path) ->
 def test_a_card_that_is_too_full_is_refused(served: Double, v100: Path, llama: Path) -> None:
     code, output = ends(v100, "serve", str(llama), "--gpu-memory-utilization", "0.6", "--max-model-len", "8192")
     assert code == 1
-    found = re.search(r"Free memory on device cuda:0 \(([\d.]+)/31.73 GiB\) on startup is less than desired GPU memory utilization \(0.6, 19.04 GiB\)", output)
+    found = re.search(
+        r"Free memory on device cuda:0 \(([\d.]+)/31.73 GiB\) on startup is less than desired GPU memory utilization \(0.6, 19.04 GiB\)",
+        output,
+    )
     assert found, output
     assert 15 < float(found[1]) < 17
     assert output.index("Free memory on device") < output.index("Engine core initialization failed.")
@@ -190,7 +235,9 @@ def test_two_starts_at_once_mismeasure_the_card(tmp_path: Path, llama: Path) -> 
     pair = [start_vllm(host, "serve", str(llama), *LLAMA, LAB_LOAD_SECONDS="1.5") for _ in range(2)]
     with running(pair[0]), running(pair[1]):
         for double in pair:
-            wait_for(lambda d=double: "Available KV cache memory" in d.text() or d.process.poll() is not None, "profiled")
+            wait_for(
+                lambda d=double: "Available KV cache memory" in d.text() or d.process.poll() is not None, "profiled"
+            )
         sizes = [float(re.search(r"Available KV cache memory: (-?[\d.]+) GiB", double.text())[1]) for double in pair]
     assert min(sizes) < 4, sizes
 
@@ -256,8 +303,15 @@ def test_chat_stream_is_framed_as_vllm_does(served: Double) -> None:
 def test_completions_and_json(served: Double) -> None:
     answer = served.post("/v1/completions", {"model": "llama3.1-8b", "prompt": "once", "max_tokens": 5}).json()
     assert answer["choices"][0]["text"].startswith("This is a simulated")
-    schema = {"type": "object", "properties": {"name": {"type": "string"}, "ages": {"type": "array", "items": {"type": "integer"}}}}
-    body = {**CHAT, "max_tokens": 100, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "ages": {"type": "array", "items": {"type": "integer"}}},
+    }
+    body = {
+        **CHAT,
+        "max_tokens": 100,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+    }
     text = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
     assert json.loads(text) == {"name": "simulated", "ages": []}
 
@@ -295,7 +349,10 @@ def test_key_protects_v1_only(v100: Path, llama: Path) -> None:
     host_arguments = ("--gpu-memory-utilization", "0.3", "--max-model-len", "8192", "--served-model-name", "m")
     with running(start_vllm(v100, "serve", str(llama), *host_arguments, VLLM_API_KEY="secret")) as double:
         double.wait_ready()
-        assert (double.get("/v1/models").status_code, double.get("/v1/models").json()) == (401, {"error": "Unauthorized"})
+        assert (double.get("/v1/models").status_code, double.get("/v1/models").json()) == (
+            401,
+            {"error": "Unauthorized"},
+        )
         assert double.get("/v1/models", authorization="Bearer secret").status_code == 200
         assert double.get("/health").status_code == 200
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
@@ -319,7 +376,10 @@ def test_metrics_live_and_a_leaving_client_frees_its_slot(served: Double) -> Non
         wait_for(lambda: metric(served, "num_requests_running") == 1, "it runs")
         assert metric(served, "kv_cache_usage_perc") > 0
     wait_for(lambda: metric(served, "num_requests_running") == 0, "the slot is free")
-    assert 'vllm:request_success_total{engine="0",finished_reason="abort",model_name="llama3.1-8b"} 1.0' in served.get("/metrics").text
+    assert (
+        'vllm:request_success_total{engine="0",finished_reason="abort",model_name="llama3.1-8b"} 1.0'
+        in served.get("/metrics").text
+    )
 
 
 def test_more_requests_than_slots_wait(served: Double) -> None:
@@ -331,7 +391,10 @@ def test_more_requests_than_slots_wait(served: Double) -> None:
     threads = [threading.Thread(target=ask) for _ in range(20)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: metric(served, "num_requests_running") == 16 and metric(served, "num_requests_waiting") == 4, "16 run, 4 wait")
+    wait_for(
+        lambda: metric(served, "num_requests_running") == 16 and metric(served, "num_requests_waiting") == 4,
+        "16 run, 4 wait",
+    )
     for thread in threads:
         thread.join()
     assert results == [200] * 20
@@ -340,7 +403,16 @@ def test_more_requests_than_slots_wait(served: Double) -> None:
 def test_embeddings_of_a_pooling_model(tmp_path: Path) -> None:
     host = make_host(tmp_path / "host", "RTX-4090")
     model = make_bge(tmp_path / "bge-m3")
-    arguments = ("--runner", "pooling", "--served-model-name", "bge-m3", "--max-model-len", "8192", "--max-num-seqs", "256")
+    arguments = (
+        "--runner",
+        "pooling",
+        "--served-model-name",
+        "bge-m3",
+        "--max-model-len",
+        "8192",
+        "--max-num-seqs",
+        "256",
+    )
     with running(start_vllm(host, "serve", str(model), *arguments)) as double:
         double.wait_ready()
         answer = double.post("/v1/embeddings", {"model": "bge-m3", "input": ["one", "two"]}).json()
@@ -358,7 +430,11 @@ def stream_in_thread(double: Double, body: dict[str, Any]) -> tuple[threading.Th
     lines: list[str] = []
 
     def read() -> None:
-        with httpx.stream("POST", double.url + "/v1/chat/completions", json={**body, "stream": True}, timeout=60) as answer:
+        url = double.url + "/v1/chat/completions"
+        with (
+            contextlib.suppress(httpx.RemoteProtocolError),
+            httpx.stream("POST", url, json={**body, "stream": True}, timeout=60) as answer,
+        ):
             lines.extend(line for line in answer.iter_lines() if line)
 
     thread = threading.Thread(target=read)
@@ -398,7 +474,7 @@ def test_sigterm_with_a_timeout_drains(v100: Path, llama: Path) -> None:
 
 def test_sigterm_while_loading_ends_it_and_frees_the_card(tmp_path: Path, llama: Path) -> None:
     host = make_host(tmp_path / "host", "V100-32GB")
-    with running(start_vllm(host, "serve", str(llama), *LLAMA, LAB_LOAD_SECONDS="30")) as double:
+    with running(start_vllm(host, "serve", str(llama), *LLAMA, LAB_LOAD_SECONDS="6")) as double:
         wait_for(lambda: "Loading safetensors" in double.text(), "loading has begun")
         double.process.send_signal(signal.SIGTERM)
         assert double.wait_exit() == 130
@@ -462,3 +538,56 @@ def test_hang_while_loading_is_stopped_by_sigterm(tmp_path: Path, llama: Path) -
             double.wait_exit(0.5)
         double.process.send_signal(signal.SIGTERM)
         assert double.wait_exit() == 130
+
+
+def test_an_engine_that_takes_too_long_is_given_up(tmp_path: Path, llama: Path) -> None:
+    host = make_host(tmp_path / "host", "V100-32GB")
+    code, output = ends(host, "serve", str(llama), *LLAMA, LAB_FAULT="hang-loading", VLLM_ENGINE_READY_TIMEOUT_S="1")
+    assert code == 1
+    assert "TimeoutError: Timed out waiting for engine core processes to start." in output
+
+
+def test_a_client_that_stays_can_hang_the_stop(v100: Path, llama: Path) -> None:
+    with running(start_vllm(v100, "serve", str(llama), *LLAMA, LAB_FAULT="hang-shutdown")) as double:
+        double.wait_ready()
+        thread, lines = stream_in_thread(double, LONG)
+        double.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "Waiting for connections to close." in double.text(), "it waits for the client")
+        with pytest.raises(subprocess.TimeoutExpired):
+            double.wait_exit(0.5)
+        double.stop()
+        thread.join()
+        assert "data: [DONE]" not in lines
+
+
+def test_debug_names_the_cache_size_to_set(v100: Path, llama: Path) -> None:
+    with running(start_vllm(v100, "serve", str(llama), *LLAMA, VLLM_LOGGING_LEVEL="DEBUG")) as double:
+        double.wait_ready()
+        found = re.search(r"Replace gpu_memory_utilization config with `--kv-cache-memory=(\d+)`", double.text())
+    assert found
+    arguments = ("--gpu-memory-utilization", "0.05", "--max-model-len", "8192", "--kv-cache-memory-bytes", found[1])
+    with running(start_vllm(v100, "serve", str(llama), *arguments)) as double:
+        double.wait_ready()
+        assert "skipped memory profiling" in double.text()
+        assert "Available KV cache memory" not in double.text()
+
+
+PROBE = (
+    "import torch;print(torch.__version__,torch.cuda.get_arch_list(),torch.cuda.get_device_capability());"
+    "print(torch.ones(4,device='cuda',dtype=torch.half).sum())"
+)
+
+
+@pytest.mark.parametrize(
+    ("card", "code", "text"),
+    [
+        ("V100-32GB", 0, "tensor(4., device='cuda:0', dtype=torch.float16)"),
+        ("P40-24GB", 1, "no kernel image is available for execution"),
+    ],
+)
+def test_the_preflight_probe_of_the_image(tmp_path: Path, card: str, code: int, text: str) -> None:
+    host = make_host(tmp_path / "host", card)
+    command = [sys.executable, "-c", PROBE]
+    answer = subprocess.run(command, env=environment(host), capture_output=True, text=True, timeout=15)
+    assert (answer.returncode, text in answer.stdout + answer.stderr) == (code, True)
+    assert "'sm_70'" in answer.stdout

@@ -32,7 +32,9 @@ def gpus_json(host: dict[str, Any]) -> str:
     for index, slot in enumerate(host.get("gpus", [])):
         if slot["card"] not in cards:
             known = ", ".join(sorted(cards))
-            raise ValueError(f"host {host.get('name')}: GPU {index}: unknown card {slot['card']!r}; lab/cards.toml has {known}")
+            raise ValueError(
+                f"host {host.get('name')}: GPU {index}: unknown card {slot['card']!r}; lab/cards.toml has {known}"
+            )
         gpus.append(
             {
                 "index": index,

@@ -25,7 +25,9 @@ def main() -> int:
     import vllm
     import vllm.platforms
 
-    vllm.platforms.current_platform.device_type = "cuda"  # the image's platform; only the device type matters to the parser
+    vllm.platforms.current_platform.device_type = (
+        "cuda"  # the image's platform; only the device type matters to the parser
+    )
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 

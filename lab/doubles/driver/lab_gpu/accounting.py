@@ -32,7 +32,9 @@ class Allocation:
     """Memory of one process on one card; freed by close() or by the end of the process."""
 
     def __init__(self, gpu: Gpu, name: str) -> None:
-        self._record = {"name": name, "bytes": 0, "owner": os.environ.get("STOKER_INSTANCE") or os.uname().nodename}
+        self._name = name
+        self._owner = os.environ.get("STOKER_INSTANCE") or os.uname().nodename
+        self.size = 0  # bytes held
         directory = paths.allocations_dir(gpu["uuid"])
         os.makedirs(directory, exist_ok=True)
         token = os.urandom(8).hex()
@@ -43,15 +45,11 @@ class Allocation:
         self.set(0)
         os.rename(hidden, self._path)
 
-    @property
-    def size(self) -> int:
-        """Bytes held."""
-        return int(self._record["bytes"])
-
     def set(self, size: int) -> None:
         """Hold `size` bytes from now on."""
-        self._record["bytes"] = int(size)
-        os.pwrite(self._file, json.dumps(self._record).ljust(RECORD_BYTES).encode(), 0)
+        self.size = int(size)
+        record = {"name": self._name, "bytes": self.size, "owner": self._owner}
+        os.pwrite(self._file, json.dumps(record).ljust(RECORD_BYTES).encode(), 0)
 
     def close(self) -> None:
         """Free the memory."""

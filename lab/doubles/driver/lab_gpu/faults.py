@@ -22,6 +22,7 @@ VLLM_FAULTS = (
     "wrong-dimension",
     "nan",
     "engine-death",
+    "hang-shutdown",
 )
 OLLAMA_FAULTS = ("nan", "wrong-dimension", "cpu", "crash-loading", "error-500", "hang-requests", "slow", "pull-fails")
 DRIVER_FAULTS = ("not-loaded", "version-mismatch", "unknown-error")

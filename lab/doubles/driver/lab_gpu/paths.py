@@ -35,6 +35,11 @@ def allocations_dir(uuid: str) -> str:
     return os.path.join(state_dir(), "allocations", uuid)
 
 
+def persistence_file() -> str:
+    """There while nvidia-persistenced runs, or after nvidia-smi -pm 1."""
+    return os.path.join(state_dir(), "persistence")
+
+
 def daemon_reload_file() -> str:
     """Touched by a systemd generator, so its age is that of the last daemon-reload."""
     return os.path.join(state_dir(), "daemon-reload")

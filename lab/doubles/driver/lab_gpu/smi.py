@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 from lab_gpu import paths, settings
 from lab_gpu.machine import Gpu, Machine, read_machine, visible_gpus
@@ -101,10 +102,7 @@ def _command(arguments: list[str], machine: Machine) -> int:
 
 def _show(options: dict[str, str], machine: Machine, gpus: list[Gpu]) -> int:
     if "-pm" in options:
-        for gpu in gpus:
-            print(f"Enabled persistence mode for GPU {gpu['bus_id']}.")
-        print("All done.")
-        return 0
+        return _set_persistence(options["-pm"] in ("1", "ENABLED"), gpus)
     if "-L" in options:
         for gpu in gpus:
             print(f"GPU {gpu['index']}: {gpu['name']} (UUID: {gpu['uuid']})")
@@ -112,11 +110,13 @@ def _show(options: dict[str, str], machine: Machine, gpus: list[Gpu]) -> int:
     if "-q" in options:
         print(full_report(machine, gpus))
         return 0
-    for option, known in (("--query-gpu", GPU_FIELDS), ("--query-compute-apps", APP_FIELDS)):
+    queries: tuple[tuple[str, Mapping[str, tuple[str, object]]], ...]
+    queries = (("--query-gpu", GPU_FIELDS), ("--query-compute-apps", APP_FIELDS))
+    for option, known in queries:
         if option not in options:
             continue
         if "--format" not in options:
-            print(f'"{option}" switch requires "--format" switch to be specified'.replace("--", "--"))
+            print(f'"{option}=" switch is missing the required "--format=" switch.')
             return INVALID_ARGUMENT
         fields = [field.strip() for field in options[option].split(",")]
         try:
@@ -127,6 +127,22 @@ def _show(options: dict[str, str], machine: Machine, gpus: list[Gpu]) -> int:
         sys.stdout.write(render_csv(fields, rows, known, options["--format"].split(",")))
         return 0
     print(summary_table(machine, gpus))
+    return 0
+
+
+def _set_persistence(wanted: bool, gpus: list[Gpu]) -> int:
+    path = paths.persistence_file()
+    try:
+        if wanted:
+            open(path, "w").close()
+        elif os.path.exists(path):
+            os.unlink(path)
+    except OSError:
+        print("Unable to set persistence mode: Insufficient Permissions\nTerminating early due to previous errors.")
+        return OTHER_ERROR
+    for gpu in gpus:
+        print(f"{'Enabled' if wanted else 'Disabled'} persistence mode for GPU {gpu['bus_id']}.")
+    print("All done.")
     return 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from lab_gpu import accounting
+from lab_gpu import accounting, paths
 from lab_gpu.machine import Gpu, Machine
 
 Row = list[tuple[str, str]]  # (value, unit) of each field
@@ -24,6 +25,7 @@ class Card:
         self.reserved = gpu["memory_mib"] - gpu["usable_mib"]
         self.free = max(gpu["usable_mib"] - self.used, 0)
         self.watts = gpu["idle_w"] + (18 if self.used else 0)
+        self.persistent = paths.in_test() or os.path.exists(paths.persistence_file())
         self.celsius = 31 + 2 * gpu["index"] + (6 if self.used else 0)
 
 
@@ -47,7 +49,7 @@ GPU_FIELDS: dict[str, tuple[str, Callable[[Card], str]]] = {
     "pci.bus": ("", lambda c: "0x" + c.gpu["bus_id"].split(":")[1]),
     "compute_cap": ("", lambda c: c.gpu["compute_cap"]),
     "compute_mode": ("", lambda c: "Default"),
-    "persistence_mode": ("", lambda c: "Enabled"),
+    "persistence_mode": ("", lambda c: "Enabled" if c.persistent else "Disabled"),
     "display_mode": ("", lambda c: "Disabled"),
     "display_active": ("", lambda c: "Disabled"),
     "mig.mode.current": ("", lambda c: "[N/A]"),
@@ -112,19 +114,21 @@ def app_rows(fields: list[str], gpus: list[Gpu]) -> list[Row]:
     return [[(APP_FIELDS[field][1](app), APP_FIELDS[field][0]) for field in fields] for app in apps]
 
 
-def render_csv(fields: list[str], rows: list[Row], known: dict[str, tuple[str, object]], form: list[str]) -> str:
+def render_csv(fields: list[str], rows: list[Row], known: Mapping[str, tuple[str, object]], form: list[str]) -> str:
     """CSV text as nvidia-smi prints it; `form` holds csv, noheader, nounits."""
     lines = []
     if "noheader" not in form:
         # nounits takes the units from the values only, never from the header
         lines.append(", ".join(f"{field} [{known[field][0]}]" if known[field][0] else field for field in fields))
     for row in rows:
-        cells = (f"{value} {unit}" if unit and "nounits" not in form and value != "[N/A]" else value for value, unit in row)
+        cells = (
+            f"{value} {unit}" if unit and "nounits" not in form and value != "[N/A]" else value for value, unit in row
+        )
         lines.append(", ".join(cells))
     return "".join(line + "\n" for line in lines)
 
 
-def _check(fields: list[str], known: dict[str, tuple[str, object]]) -> None:
+def _check(fields: list[str], known: Mapping[str, tuple[str, object]]) -> None:
     for field in fields:
         if field not in known:
             raise UnknownFieldError(field)

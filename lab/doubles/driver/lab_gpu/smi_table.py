@@ -30,11 +30,11 @@ def summary_table(machine: Machine, gpus: list[Gpu]) -> str:
         ecc = {"on": "0", "off": "Off"}.get(gpu["ecc"], "N/A")
         fan = "30%" if gpu["fan"] else "N/A"
         state = "P0" if card.used or gpu["brand"] == "Tesla" else "P8"
-        power = f"{card.watts}W / {gpu['limit_w']:>4}W"
+        power = f"{card.watts:>15}W / {gpu['limit_w']:>4}W"
         memory = f"{card.used:>7}MiB / {gpu['memory_mib']:>6}MiB"
         lines += [
-            f"| {gpu['index']:>3}  {gpu['name'][:26]:<26}  {'On':>7} | {gpu['bus_id']:>18} Off | {ecc:>20} |",
-            f"| {fan:>3}  {card.celsius:>3}C    {state:<3}           {power:>13} | {memory:>22} | {'0%':>8}      Default |",
+            f"| {gpu['index']:>3}  {gpu['name'][:30]:<31}{'On' if card.persistent else 'Off':<3} | {gpu['bus_id']:>18} Off | {ecc:>20} |",
+            f"| {fan:>3} {card.celsius:>4}C    {state}{power} | {memory} | {0:>6}%      Default |",
             "|" + " " * 41 + "|" + " " * 24 + "|" + f"{'N/A':>21} |",
             COLUMNS,
         ]
@@ -58,7 +58,11 @@ def full_report(machine: Machine, gpus: list[Gpu]) -> str:
     """A modest `nvidia-smi -q`: the sections that people and tools read."""
     lines = ["", "==============NVSMI LOG==============", ""]
     lines += [_entry(0, "Timestamp", time.strftime("%a %b %e %H:%M:%S %Y"))]
-    lines += [_entry(0, "Driver Version", machine["driver_version"]), _entry(0, "CUDA Version", machine["cuda_version"]), ""]
+    lines += [
+        _entry(0, "Driver Version", machine["driver_version"]),
+        _entry(0, "CUDA Version", machine["cuda_version"]),
+        "",
+    ]
     lines += [_entry(0, "Attached GPUs", str(len(machine["gpus"])))]
     for gpu in gpus:
         card = Card(machine, gpu, len(machine["gpus"]))
@@ -67,7 +71,7 @@ def full_report(machine: Machine, gpus: list[Gpu]) -> str:
             _entry(1, "Product Name", gpu["name"]),
             _entry(1, "Product Brand", gpu["brand"]),
             _entry(1, "Product Architecture", gpu["architecture"]),
-            _entry(1, "Persistence Mode", "Enabled"),
+            _entry(1, "Persistence Mode", "Enabled" if card.persistent else "Disabled"),
             _entry(1, "Serial Number", gpu["serial"]),
             _entry(1, "GPU UUID", gpu["uuid"]),
             _entry(1, "Minor Number", str(gpu["minor"])),

@@ -50,3 +50,7 @@ def main() -> int:
         return run(command, rest)
     print(f'Error: unknown command "{command}" for "ollama"', file=sys.stderr)
     return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

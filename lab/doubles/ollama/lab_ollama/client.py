@@ -6,7 +6,7 @@ import http.client
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,15 @@ def _ps(arguments: list[str]) -> None:
         processor = "100% GPU" if model["size_vram"] == model["size"] else "100% CPU"
         years = int(model["expires_at"][:4]) - datetime.now(UTC).year
         until = "Forever" if years > 100 else _in(model["expires_at"])
-        rows.append((model["name"], model["digest"][:12], _size(model["size"]), processor, str(model["context_length"]), until))
+        rows.append(
+            (model["name"], model["digest"][:12], _size(model["size"]), processor, str(model["context_length"]), until)
+        )
     _table(rows)
 
 
 def _pull(arguments: list[str]) -> None:
-    _follow("/api/pull", {"model": _first(arguments)})
+    names = [item for item in arguments if item != "--insecure"]
+    _follow("/api/pull", {"model": _first(names), "insecure": "--insecure" in arguments})
 
 
 def _show(arguments: list[str]) -> None:
@@ -71,8 +74,12 @@ def _show(arguments: list[str]) -> None:
         print(shown["parameters"])
     else:
         info, details = shown["model_info"], shown["details"]
-        print(f"  Model\n    architecture        {info['general.architecture']}\n    parameters          {details['parameter_size']}")
-        print(f"    context length      {info['bert.context_length']}\n    embedding length    {info['bert.embedding_length']}")
+        print(
+            f"  Model\n    architecture        {info['general.architecture']}\n    parameters          {details['parameter_size']}"
+        )
+        print(
+            f"    context length      {info['bert.context_length']}\n    embedding length    {info['bert.embedding_length']}"
+        )
         print(f"    quantization        {details['quantization_level']}\n\n  Capabilities\n    embedding")
         if shown["parameters"]:
             print("\n  Parameters\n" + "\n".join(f"    {line}" for line in shown["parameters"].splitlines()))
@@ -106,7 +113,9 @@ def parse_modelfile(text: str) -> dict[str, Any]:
             value = words[2].strip()
             parameters[words[1]] = int(value) if re.fullmatch(r"-?\d+", value) else value
         elif keyword not in ("TEMPLATE", "SYSTEM", "LICENSE", "MESSAGE", "ADAPTER"):
-            raise ClientError(f"Error: command must be one of \"from\", \"license\", \"template\", \"system\", \"parameter\": {words[0]}")
+            raise ClientError(
+                f'Error: command must be one of "from", "license", "template", "system", "parameter": {words[0]}'
+            )
     if not source:
         raise ClientError("Error: no FROM line")
     return {"from": source, "parameters": parameters}
@@ -153,7 +162,11 @@ def _follow(path: str, body: dict[str, Any]) -> None:
             raise ClientError(f"Error: {line['error']}")
         if line.get("total"):
             share = 100 * line.get("completed", 0) // line["total"]
-            print(f"\r{line['status']}: {share:3d}% {_size(line['total'])}", end="\n" if share == 100 else "", file=sys.stderr)
+            print(
+                f"\r{line['status']}: {share:3d}% {_size(line['total'])}",
+                end="\n" if share == 100 else "",
+                file=sys.stderr,
+            )
         else:
             print(line["status"], file=sys.stderr)
 
@@ -179,7 +192,7 @@ def _first(arguments: list[str]) -> str:
     return arguments[0]
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
@@ -194,7 +207,9 @@ def _ago(stamp: str) -> str:
 
 
 def _in(stamp: str) -> str:
-    return _span((datetime.fromisoformat(stamp.replace("Z", "+00:00")) - datetime.now(UTC)).total_seconds()) + " from now"
+    return (
+        _span((datetime.fromisoformat(stamp.replace("Z", "+00:00")) - datetime.now(UTC)).total_seconds()) + " from now"
+    )
 
 
 def _span(seconds: float) -> str:

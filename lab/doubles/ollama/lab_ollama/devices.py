@@ -60,8 +60,24 @@ def discover() -> Device:
             available=f"{accounting.free_bytes(gpu) / GIB:.1f} GiB",
         )
         context = 262144 if total >= 47 * GIB else 32768 if total >= 23 * GIB else 4096
-        log("INFO", "routes.go:1744", "vram-based default context", total_vram=f"{total / GIB:.1f} GiB", default_num_ctx=context)
+        log(
+            "INFO",
+            "routes.go:1744",
+            "vram-based default context",
+            total_vram=f"{total / GIB:.1f} GiB",
+            default_num_ctx=context,
+        )
         return Device(gpu, context)
-    log("INFO", "types.go:60", "inference compute", id="cpu", library="cpu", compute="", name="cpu", description="cpu", total="125.6 GiB")
+    log(
+        "INFO",
+        "types.go:60",
+        "inference compute",
+        id="cpu",
+        library="cpu",
+        compute="",
+        name="cpu",
+        description="cpu",
+        total="125.6 GiB",
+    )
     log("INFO", "routes.go:1744", "vram-based default context", total_vram="0 B", default_num_ctx=4096)
     return Device(None, 4096)

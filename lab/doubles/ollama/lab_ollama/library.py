@@ -1,4 +1,4 @@
-"""Pulling from the simulated library, with the progress lines of `POST /api/pull`."""
+"""Pulling from a registry, with the progress lines of `POST /api/pull`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -13,10 +14,9 @@ from typing import Any
 
 from lab_gpu import settings
 
-from lab_ollama.names import Name
+from lab_ollama.names import REGISTRY, Name
 from lab_ollama.store import MODEL_LAYER, Store
 
-DEFAULT_LIBRARY = "http://hub.internet.test/ollama"
 STEPS = 12  # progress lines for a layer whose real size takes time
 
 
@@ -24,10 +24,19 @@ class PullError(Exception):
     """The pull failed; the text is Ollama's."""
 
 
-async def pull(store: Store, name: Name) -> AsyncIterator[dict[str, Any]]:
+def registry_url(name: Name, *, insecure: bool) -> str:
+    """Where the registry of a name answers: https, or http for an insecure pull.
+
+    OLLAMA_LAB_LIBRARY, a URL, stands for the default registry in tests.
+    """
+    library = os.environ.get("OLLAMA_LAB_LIBRARY") if name.host == REGISTRY else None
+    return library or f"{'http' if insecure else 'https'}://{name.host}"
+
+
+async def pull(store: Store, name: Name, *, insecure: bool = False) -> AsyncIterator[dict[str, Any]]:
     """Progress lines of a pull, in order; the last is {"status": "success"}. Raises PullError."""
     yield {"status": "pulling manifest"}
-    base = f"{os.environ.get('OLLAMA_LAB_LIBRARY', DEFAULT_LIBRARY)}/v2/{name.namespace}/{name.model}"
+    base = f"{registry_url(name, insecure=insecure)}/v2/{name.namespace}/{name.model}"
     raw = await _get(f"{base}/manifests/{name.tag}", missing="pull model manifest: file does not exist")
     manifest = json.loads(raw)
     config_layer = manifest["config"]
@@ -60,9 +69,11 @@ async def _pull_layer(store: Store, base: str, digest: str, size: int, *, slow: 
     if slow:
         pause = settings.number("pull_seconds", 1.5) / STEPS
         for step in range(1, STEPS):
-            partial.write_bytes(content[: len(content) * step // STEPS]) if step == 1 else _append(partial, content, step)
-            if settings.fault("ollama-pull")[0] == "pull-fails" or settings.fault()[0] == "pull-fails":
-                raise PullError(f"max retries exceeded: Get \"{base}/blobs/{digest}\": read: connection reset by peer")
+            partial.write_bytes(content[: len(content) * step // STEPS]) if step == 1 else _append(
+                partial, content, step
+            )
+            if settings.fault("ollama")[0] == "pull-fails":
+                raise PullError(f'max retries exceeded: Get "{base}/blobs/{digest}": read: connection reset by peer')
             await asyncio.sleep(pause)
             yield {**head, "completed": size * step // STEPS}
     else:
@@ -96,7 +107,16 @@ async def _get(url: str, *, missing: str) -> bytes:
     except urllib.error.URLError as error:
         if isinstance(error.reason, FileNotFoundError):
             raise PullError(missing) from error
-        raise PullError(f"pull model manifest: Get \"{url}\": dial tcp: {error.reason}") from error
+        raise PullError(f'pull model manifest: Get "{url}": dial tcp: {_reason(url, error.reason)}') from error
+
+
+def _reason(url: str, reason: object) -> str:
+    host = url.split("/")[2]
+    if isinstance(reason, socket.gaierror):
+        return f"lookup {host.split(':')[0]}: no such host"
+    if isinstance(reason, OSError):
+        return f"connect: {(reason.strerror or str(reason)).lower()}"
+    return str(reason)
 
 
 def _fetch(url: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Model names: `bge-m3` is library/bge-m3:latest."""
+"""Model names: `bge-m3` is registry.ollama.ai/library/bge-m3:latest; a name may say another registry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 REGISTRY = "registry.ollama.ai"
+_NAME = re.compile(r"(?:https?://)?(?:(?:([\w.-]+(?::\d+)?)/)?([\w.-]+)/)?([\w.-]+)(?::([\w.-]+))?")
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,20 @@ class Name:
     namespace: str
     model: str
     tag: str
+    host: str = REGISTRY
 
     @property
     def short(self) -> str:
-        """As Ollama shows it: without the default namespace, with the tag."""
-        head = "" if self.namespace == "library" else f"{self.namespace}/"
+        """As Ollama shows it: without the defaults in front, with the tag."""
+        head = f"{self.host}/{self.namespace}/" if self.host != REGISTRY else ""
+        if not head and self.namespace != "library":
+            head = f"{self.namespace}/"
         return f"{head}{self.model}:{self.tag}"
 
 
 def parse(text: str) -> Name | None:
     """The name, or None when it is not one."""
-    match = re.fullmatch(r"(?:([\w.-]+)/)?([\w.-]+)(?::([\w.-]+))?", text)
+    match = _NAME.fullmatch(text)
     if not match:
         return None
-    return Name(match[1] or "library", match[2], match[3] or "latest")
+    return Name(match[2] or "library", match[3], match[4] or "latest", match[1] or REGISTRY)

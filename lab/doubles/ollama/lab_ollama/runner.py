@@ -62,11 +62,17 @@ class Runner:
         self.slot = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def ensure(self, model: StoredModel, options: dict[str, Any], keep_alive: timedelta | None) -> tuple[Loaded, float]:
+    async def ensure(
+        self, model: StoredModel, options: dict[str, Any], keep_alive: timedelta | None
+    ) -> tuple[Loaded, float]:
         """The model resident with these options, and the seconds its load took. Call with the slot held. Raises RunnerError."""
         num_ctx, num_batch = self._sizes(model, options)
         current = self.loaded
-        same = current and current.model.digest == model.digest and (current.num_ctx, current.num_batch) == (num_ctx, num_batch)
+        same = (
+            current
+            and current.model.digest == model.digest
+            and (current.num_ctx, current.num_batch) == (num_ctx, num_batch)
+        )
         if current and same:
             self._renew(current, keep_alive)
             return current, 0.0
@@ -81,7 +87,6 @@ class Runner:
         trained = int(model.simulated.get("context_length", 8192))
         num_ctx = int(given.get("num_ctx") or self.device.default_context)
         if num_ctx > trained:
-            log("WARN", "server.go:166", "requested context size too large for model", num_ctx=num_ctx, n_ctx_train=trained)
             num_ctx = trained
         num_batch = int(given.get("num_batch") or min(MAX_EMBEDDING_BATCH, num_ctx))
         return num_ctx, min(num_batch, num_ctx)
@@ -90,8 +95,21 @@ class Runner:
         size = int(model.simulated.get("size_bytes", model.size)) + OVERHEAD_BYTES
         gpu = self.device.gpu if settings.fault("ollama")[0] != "cpu" else None
         if gpu and accounting.free_bytes(gpu) < size:
-            log("INFO", "server.go:1002", "model requires more gpu memory than is currently available, using CPU", required=_gib(size))
+            log(
+                "INFO",
+                "server.go:1002",
+                "model requires more gpu memory than is currently available, using CPU",
+                required=_gib(size),
+            )
             gpu = None
+        if self.device.default_context > num_ctx and "num_ctx" not in model.parameters:
+            log(
+                "WARN",
+                "server.go:166",
+                "requested context size too large for model",
+                num_ctx=self.device.default_context,
+                n_ctx_train=num_ctx,
+            )
         blob = f"/root/.ollama/models/blobs/{model.model_blob.replace(':', '-')}"
         command = f"/usr/lib/ollama/llama-server --model {blob} --port 40123 --ctx-size {num_ctx} --batch-size {num_batch} --embeddings"
         log("INFO", "server.go:438", "starting llama-server", cmd=command)
@@ -110,7 +128,12 @@ class Runner:
         if settings.fault("ollama")[0] == "crash-loading":
             if held:
                 held.close()
-            log("ERROR", "sched.go:470", "error loading llama server", error="llama-server process has terminated: exit status 2")
+            log(
+                "ERROR",
+                "sched.go:470",
+                "error loading llama server",
+                error="llama-server process has terminated: exit status 2",
+            )
             raise RunnerError(500, "llama-server process has terminated: exit status 2")
         log("INFO", "server.go:1378", f"llama-server started in {time.monotonic() - began:.2f} seconds")
         log("INFO", "sched.go:537", "loaded runners", count=1)

@@ -20,13 +20,25 @@ from lab_ollama.runner import Runner, parse_keep_alive
 from lab_ollama.store import Store, models_root
 
 DEFAULT_KEEP_ALIVE = timedelta(minutes=5)
-_SHOWN = ("OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_MODELS", "OLLAMA_NOPRUNE", "OLLAMA_NUM_PARALLEL")
+_SHOWN = (
+    "OLLAMA_HOST",
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_MAX_LOADED_MODELS",
+    "OLLAMA_MODELS",
+    "OLLAMA_NOPRUNE",
+    "OLLAMA_NUM_PARALLEL",
+)
 
 
 def serve() -> int:
     """Serve until SIGTERM; returns the exit code."""
     host, port = address()
-    log("INFO", "routes.go:1640", "server config", env="map[" + " ".join(f"{name}:{os.environ.get(name, '')}" for name in _SHOWN) + "]")
+    log(
+        "INFO",
+        "routes.go:1640",
+        "server config",
+        env="map[" + " ".join(f"{name}:{os.environ.get(name, '')}" for name in _SHOWN) + "]",
+    )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Models on disk in Ollama's layout: manifests/registry.ollama.ai/<namespace>/<model>/<tag> and blobs/sha256-<hex>."""
+"""Models on disk in Ollama's layout: manifests/<registry>/<namespace>/<model>/<tag> and blobs/sha256-<hex>."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab_ollama.names import REGISTRY, Name
+from lab_ollama.names import Name
 
 MODEL_LAYER = "application/vnd.ollama.image.model"
 PARAMS_LAYER = "application/vnd.ollama.image.params"
@@ -41,7 +41,8 @@ class StoredModel:
         """Bytes of all layers, the real model's for the simulated layer."""
         sizes = [layer["size"] for layer in self.manifest["layers"] if layer["mediaType"] != MODEL_LAYER]
         model = sum(layer["size"] for layer in self.manifest["layers"] if layer["mediaType"] == MODEL_LAYER)
-        return sum(sizes) + int(self.simulated.get("size_bytes", model)) + int(self.manifest["config"]["size"])
+        total: int = sum(sizes) + self.simulated.get("size_bytes", model) + self.manifest["config"]["size"]
+        return total
 
     @property
     def model_blob(self) -> str:
@@ -74,7 +75,7 @@ class Store:
         return self.blobs / digest.replace(":", "-")
 
     def manifest_path(self, name: Name) -> Path:
-        return self.manifests / REGISTRY / name.namespace / name.model / name.tag
+        return self.manifests / name.host / name.namespace / name.model / name.tag
 
     def read(self, name: Name) -> StoredModel | None:
         """The model, or None when it is not here (or half)."""
@@ -96,8 +97,8 @@ class Store:
     def all(self) -> list[StoredModel]:
         """Every whole model, the newest first."""
         models = []
-        for path in (self.manifests / REGISTRY).glob("*/*/*"):
-            model = self.read(Name(path.parts[-3], path.parts[-2], path.parts[-1]))
+        for path in self.manifests.glob("*/*/*/*"):
+            model = self.read(Name(path.parts[-3], path.parts[-2], path.parts[-1], path.parts[-4]))
             if model:
                 models.append(model)
         return sorted(models, key=lambda model: model.modified, reverse=True)
@@ -128,7 +129,7 @@ class Store:
     def prune(self) -> int:
         """Remove blobs that no manifest names, partial downloads of other servers included; returns how many."""
         used: set[str] = set()
-        for path in (self.manifests / REGISTRY).glob("*/*/*"):
+        for path in self.manifests.glob("*/*/*/*"):
             try:
                 manifest = json.loads(path.read_bytes())
             except ValueError:

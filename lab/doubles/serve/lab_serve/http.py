@@ -116,12 +116,20 @@ class HttpServer:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the double must show a bug of its own as vLLM shows one: a 500
-            response = json_response({"error": {"message": str(error), "type": "InternalServerError", "param": None, "code": 500}}, 500)
+            response = json_response(
+                {"error": {"message": str(error), "type": "InternalServerError", "param": None, "code": 500}}, 500
+            )
         phrase = HTTPStatus(response.status).phrase
         target = request.path + ("?" + request.query if request.query else "")
-        self.access_log(f'INFO:     {request.client} - "{request.method} {urllib.parse.quote(target, safe="/?=&%:")} HTTP/1.1" {response.status} {phrase}')
+        self.access_log(
+            f'INFO:     {request.client} - "{request.method} {urllib.parse.quote(target, safe="/?=&%:")} HTTP/1.1" {response.status} {phrase}'
+        )
         keep = request.headers.get("connection", "").lower() != "close"
-        head = [f"HTTP/1.1 {response.status} {phrase}", f"date: {formatdate(time.time(), usegmt=True)}", "server: uvicorn"]
+        head = [
+            f"HTTP/1.1 {response.status} {phrase}",
+            f"date: {formatdate(time.time(), usegmt=True)}",
+            "server: uvicorn",
+        ]
         head += [f"{name}: {value}" for name, value in response.headers.items()]
         if response.stream is None:
             head.append(f"content-length: {len(response.body)}")

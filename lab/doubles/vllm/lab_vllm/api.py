@@ -65,7 +65,12 @@ class Api:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Answer one request."""
-        if self.keys and request.method != "OPTIONS" and request.path.startswith("/v1") and not self._authorized(request):
+        if (
+            self.keys
+            and request.method != "OPTIONS"
+            and request.path.startswith("/v1")
+            and not self._authorized(request)
+        ):
             return json_response({"error": "Unauthorized"}, 401)
         methods = self.routes.get(request.path)
         if methods is None:
@@ -109,7 +114,9 @@ class Api:
     async def _act_on_fault(self) -> None:
         fault, _ = settings.fault(*self.config.served_names)
         if fault == "error-500":
-            raise ApiError(500, "InternalServerError", "CUDA error: an illegal memory access was encountered (simulated)")
+            raise ApiError(
+                500, "InternalServerError", "CUDA error: an illegal memory access was encountered (simulated)"
+            )
         if fault == "hang-requests":
             await self.scheduler.never()
         if fault == "die-on-request":
@@ -174,7 +181,9 @@ class Api:
         pieces = tokenize(text)
         strings = pieces if body.get("return_token_strs") else None
         ids = token_ids(pieces, self.config.model.vocab_size)
-        return json_response({"count": len(ids), "max_model_len": self.config.max_model_len, "tokens": ids, "token_strs": strings})
+        return json_response(
+            {"count": len(ids), "max_model_len": self.config.max_model_len, "tokens": ids, "token_strs": strings}
+        )
 
     async def detokenize(self, request: HttpRequest) -> HttpResponse:
         body = read_body(request)

@@ -26,6 +26,29 @@ _MODEL_OPTION_NOTE = (
 class Parser(argparse.ArgumentParser):
     """argparse with the wording of Python 3.12 (the image's), whichever Python runs the double."""
 
+    keyword = ""  # of --help=KEYWORD
+
+    def format_help(self) -> str:
+        """Groups for --help, everything for --help=all, matching arguments for another keyword."""
+        if self._subparsers is not None or Parser.keyword == "all":
+            return super().format_help()
+        formatter = self._get_formatter()
+        word = Parser.keyword.replace("_", "-")
+        if word:
+            named = [group for group in self._action_groups if (group.title or "").lower() == word]
+            actions = [action for group in named for action in group._group_actions] or [
+                action for action in self._actions if any(word in flag for flag in action.option_strings)
+            ]
+            if not actions:
+                return f"No group or arguments matching '{word}'.\nUse '--help' to see available groups or '--help=all' to see all.\n"
+            formatter.start_section(named[0].title if named else f"Arguments matching '{word}'")
+            formatter.add_arguments(actions)
+            formatter.end_section()
+            return formatter.format_help()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        titles = "\n".join(f"  {group.title}" for group in self._action_groups if group.title and group._group_actions)
+        return f"{formatter.format_help()}\nConfig Groups:\n{titles}\n\nSearch by using: `--help=<ConfigGroup>` or `--help=all`.\n"
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = ", ".join(map(repr, action.choices))
@@ -41,7 +64,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     top.add_argument("-v", "--version", action="version", version=_data()["version"])
     commands = top.add_subparsers(required=False, dest="subparser")
     for name in SUBCOMMANDS:
-        command = commands.add_parser(name, prog=f"vllm {name}", usage="vllm serve [model_tag] [options]" if name == "serve" else None)
+        command = commands.add_parser(
+            name, prog=f"vllm {name}", usage="vllm serve [model_tag] [options]" if name == "serve" else None
+        )
         if name == "serve":
             add_serve_arguments(command)
     arguments = top.parse_args(rewrite(argv))
@@ -125,7 +150,9 @@ def _unfold_config(argv: list[str]) -> list[str]:
         return [argv[0], *from_file, *before[1:], *after]
     model_given = len(argv) > 1 and not argv[1].startswith("-")
     if not model_given and "--model" not in from_file:
-        raise ValueError("No model specified! Please specify model either as a positional argument or in a config file.")
+        raise ValueError(
+            "No model specified! Please specify model either as a positional argument or in a config file."
+        )
     if model_given:
         return ["serve", argv[1], *from_file, *before[2:], *after]
     return ["serve", *from_file, *before[1:], *after]
@@ -161,6 +188,7 @@ def _dashes(argv: list[str]) -> list[str]:
     words: list[str] = []
     for index, word in enumerate(argv):
         if word.startswith("--help="):
+            Parser.keyword = word.split("=", 1)[1].lower()
             words.append("--help")
         elif word.startswith("--"):
             name, equals, value = word.partition("=")
@@ -255,12 +283,12 @@ def human_readable_int(text: str) -> int:
     number, suffix = match.groups()
     power = "kmgt".index(suffix.lower()) + 1
     if suffix.islower():
-        return int(float(number) * 1000**power)
+        return int(float(number) * 10 ** (3 * power))
     if "." in number:
         raise argparse.ArgumentTypeError(
             f"Decimals are not allowed with binary suffixes like {suffix}. Did you mean to use {number}{suffix.lower()} instead?"
         )
-    return int(number) * 1024**power
+    return int(number) << (10 * power)
 
 
 def human_readable_int_or_auto(text: str) -> int:
@@ -330,7 +358,10 @@ def _object_of(fields: list[str], dest: str) -> Callable[[str], Any]:
             refuse(f"  Invalid JSON: {error} [type=json_invalid, input_value={text!r}, input_type=str]", "json_invalid")
         if not isinstance(value, dict):
             kind = type(value).__name__
-            refuse(f"  Input should be an object [type=dataclass_type, input_value={value!r}, input_type={kind}]", "dataclass_type")
+            refuse(
+                f"  Input should be an object [type=dataclass_type, input_value={value!r}, input_type={kind}]",
+                "dataclass_type",
+            )
         for key, item in value.items():
             if key not in fields:
                 about = f"[type=unexpected_keyword_argument, input_value={item!r}, input_type={type(item).__name__}]"

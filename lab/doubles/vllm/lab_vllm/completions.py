@@ -72,7 +72,9 @@ class Completions:
                 sequences.append((Request(tokens, limit or room), words, reason))
         form.prompt_tokens = sum(request.prompt_tokens for request, _, _ in sequences[::count])
         if body.get("stream"):
-            return HttpResponse(200, content_type="text/event-stream; charset=utf-8", stream=self._stream(sequences, form))
+            return HttpResponse(
+                200, content_type="text/event-stream; charset=utf-8", stream=self._stream(sequences, form)
+            )
         results = await asyncio.gather(*(self._collect(sequence) for sequence in sequences))
         return json_response(form.whole(results))
 
@@ -139,7 +141,13 @@ class Form:
         """The answer in one piece, from (text, finish reason, tokens) of each sequence."""
         choices = [self.choice(index, text, reason) for index, (text, reason, _) in enumerate(results)]
         usage = {**self.usage(sum(tokens for _, _, tokens in results)), "prompt_tokens_details": None}
-        return {**self._about(self.kind), "choices": choices, "service_tier": None, "system_fingerprint": None, "usage": usage}
+        return {
+            **self._about(self.kind),
+            "choices": choices,
+            "service_tier": None,
+            "system_fingerprint": None,
+            "usage": usage,
+        }
 
     def choice(self, index: int, text: str, reason: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -161,7 +169,13 @@ class Chat(Form):
         return {**super().whole(results), "prompt_logprobs": None, "prompt_token_ids": None, "kv_transfer_params": None}
 
     def choice(self, index: int, text: str, reason: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None, "annotations": None, "audio": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text,
+            "refusal": None,
+            "annotations": None,
+            "audio": None,
+        }
         message.update({"function_call": None, "tool_calls": [], "reasoning": None})
         ending = {"logprobs": None, "finish_reason": reason, "stop_reason": None, "token_ids": None}
         return {"index": index, "message": message, **ending}
@@ -171,7 +185,10 @@ class Chat(Form):
         choice = {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         usage = {"usage": self.usage(0)} if self.continuous else {}
         about = self._about(self.chunk_kind)
-        return [{**about, "choices": [{"index": index, **choice}], "prompt_token_ids": None, **usage} for index in range(count)]
+        return [
+            {**about, "choices": [{"index": index, **choice}], "prompt_token_ids": None, **usage}
+            for index in range(count)
+        ]
 
     def piece(self, index: int, text: str, reason: str | None, produced: int) -> dict[str, Any]:
         """The chunk of one token."""
@@ -203,7 +220,11 @@ class Text(Form):
     def piece(self, index: int, text: str, reason: str | None, produced: int) -> dict[str, Any]:
         ending = {"stop_reason": None, "prompt_token_ids": None, "token_ids": None}
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": reason, **ending}
-        return {**self._about(self.chunk_kind), "choices": [choice], "usage": self.usage(produced) if self.continuous else None}
+        return {
+            **self._about(self.chunk_kind),
+            "choices": [choice],
+            "usage": self.usage(produced) if self.continuous else None,
+        }
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -77,7 +77,10 @@ class Loader:
         cache = self._kv_cache(free_before)
         self._graphs()
         waited = time.monotonic() - self.started
-        log.info("core.py:284", f"init engine (profile, create kv cache, warmup model) took {waited * (1 - WEIGHTS):.2f} seconds")
+        log.info(
+            "core.py:284",
+            f"init engine (profile, create kv cache, warmup model) took {waited * (1 - WEIGHTS):.2f} seconds",
+        )
         return cache
 
     def _check_card(self) -> None:
@@ -105,7 +108,9 @@ class Loader:
         try:
             check_shards(config.model)
         except ModelError as error:
-            kind = {"Cannot": "RuntimeError", "No": "FileNotFoundError"}.get(str(error).split(" ", 1)[0], "safetensors_rust.SafetensorError")
+            kind = {"Cannot": "RuntimeError", "No": "FileNotFoundError"}.get(
+                str(error).split(" ", 1)[0], "safetensors_rust.SafetensorError"
+            )
             raise EngineFailure(f"{kind}: {error}") from error
         shards = config.model.shards
         kind = "safetensors" if shards[0].endswith(".safetensors") else "pt"
@@ -179,7 +184,10 @@ class Loader:
         except (ValueError, AssertionError) as error:
             raise EngineFailure(f"{type(error).__name__}: {error}") from error
         if config.blocks_override:
-            log.info("kv_cache_utils.py:812", f"Overriding num_gpu_blocks={cache.blocks} with num_gpu_blocks_override={config.blocks_override}")
+            log.info(
+                "kv_cache_utils.py:812",
+                f"Overriding num_gpu_blocks={cache.blocks} with num_gpu_blocks_override={config.blocks_override}",
+            )
             cache = memory.KvCache(config.blocks_override, config.block_size, config.max_model_len)
         self._grow(cache.tokens * per_token)
         log.info("kv_cache_utils.py:1319", f"GPU KV cache size: {cache.tokens:,} tokens")
@@ -202,12 +210,34 @@ class Loader:
                 share = start + (GRAPHS - PROFILE) / len(modes) * step / 4
                 self._until(share)
                 done = len(sizes) * step // 4
-                bar = f"Capturing CUDA graphs ({mode}): {25 * step:3d}%|{'█' * (10 * step // 4):<10}| {done}/{len(sizes)}"
+                bar = (
+                    f"Capturing CUDA graphs ({mode}): {25 * step:3d}%|{'█' * (10 * step // 4):<10}| {done}/{len(sizes)}"
+                )
                 self.log.progress(bar, end=step == 4)
         self._grow(GRAPH_BYTES)
+        self._advise()
         self.log.info(
             "gpu_model_runner.py:6046",
             f"Graph capturing finished in {time.monotonic() - began:.0f} secs, took {GRAPH_BYTES / GIB:.2f} GiB",
+        )
+
+    def _advise(self) -> None:
+        """The DEBUG line from which a person takes --kv-cache-memory-bytes (gpu_worker.py, compile_or_warm_up_model)."""
+        if os.environ.get("VLLM_LOGGING_LEVEL") != "DEBUG" or self.config.kv_cache_memory_bytes:
+            return
+        model, gib = self.config.model, memory.gib
+        wanted = memory.requested(self.total, self.config.utilization)
+        spare = 150 * MIB  # redundancy_buffer_memory of that version
+        taken = model.weights + model.other + GRAPH_BYTES
+        to_requested, to_limit = wanted - taken - spare, self.total - CONTEXT_BYTES - taken - spare
+        self.log.debug(
+            "gpu_worker.py:661",
+            f"Free memory on device ({gib(self.total - CONTEXT_BYTES)}/{gib(self.total)} GiB) on startup. Desired GPU memory "
+            f"utilization is ({self.config.utilization}, {gib(wanted)} GiB). Actual usage is {gib(model.weights)} GiB for weight, "
+            f"{gib(model.other)} GiB for peak activation, 0.0 GiB for non-torch memory, and {gib(GRAPH_BYTES)} GiB for CUDAGraph "
+            f"memory. Replace gpu_memory_utilization config with `--kv-cache-memory={to_requested}` ({gib(to_requested)} GiB) to fit "
+            f"into requested memory, or `--kv-cache-memory={to_limit}` ({gib(to_limit)} GiB) to fully utilize gpu memory. Current kv "
+            f"cache memory in use is {gib(wanted - model.weights - model.other)} GiB.",
         )
 
     def _grow(self, size: int) -> None:

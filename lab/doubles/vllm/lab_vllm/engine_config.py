@@ -15,8 +15,21 @@ from lab_vllm.model import Model, ModelError, read_model
 _DTYPES = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "float": "float32", "float32": "float32"}
 
 # Smallest compute capability of a quantisation method's kernels (get_min_capability in v0.19.1).
-_MIN_CAPABILITY = {"gptq": 60, "gptq_marlin": 75, "awq": 75, "awq_marlin": 75, "fp8": 75, "compressed-tensors": 70, "bitsandbytes": 70}
-_ACT_DTYPES = {"gptq": ["float16"], "awq": ["float16"], "gptq_marlin": ["float16", "bfloat16"], "awq_marlin": ["float16", "bfloat16"]}
+_MIN_CAPABILITY = {
+    "gptq": 60,
+    "gptq_marlin": 75,
+    "awq": 75,
+    "awq_marlin": 75,
+    "fp8": 75,
+    "compressed-tensors": 70,
+    "bitsandbytes": 70,
+}
+_ACT_DTYPES = {
+    "gptq": ["float16"],
+    "awq": ["float16"],
+    "gptq_marlin": ["float16", "bfloat16"],
+    "awq_marlin": ["float16", "bfloat16"],
+}
 
 
 class ConfigError(Exception):
@@ -106,8 +119,12 @@ def configure(arguments: argparse.Namespace, gpu: Gpu, log: Log) -> EngineConfig
         kv_dtype_bytes=1 if str(arguments.kv_cache_dtype).startswith("fp8") else 2,
         blocks_override=arguments.num_gpu_blocks_override or 0,
         eager=bool(arguments.enforce_eager),
-        prefix_caching=arguments.enable_prefix_caching if arguments.enable_prefix_caching is not None else runner == "generate",
-        chunked_prefill=arguments.enable_chunked_prefill if arguments.enable_chunked_prefill is not None else runner == "generate",
+        prefix_caching=arguments.enable_prefix_caching
+        if arguments.enable_prefix_caching is not None
+        else runner == "generate",
+        chunked_prefill=arguments.enable_chunked_prefill
+        if arguments.enable_chunked_prefill is not None
+        else runner == "generate",
         tensor_parallel=arguments.tensor_parallel_size,
         shutdown_timeout=arguments.shutdown_timeout,
     )

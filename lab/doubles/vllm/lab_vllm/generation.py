@@ -131,7 +131,9 @@ class Scheduler:
             await asyncio.wait_for(request.abort.wait(), delay)
 
 
-def reply(prompt: str, max_tokens: int | None, *, garbage: bool, exact: bool, response_format: Any) -> tuple[list[str], str]:
+def reply(
+    prompt: str, max_tokens: int | None, *, garbage: bool, exact: bool, response_format: Any
+) -> tuple[list[str], str]:
     """(pieces, finish reason) of the reply to a prompt. `exact` is ignore_eos or min_tokens: never stop early."""
     if garbage:
         return ["!"] * (max_tokens or 32), "length"
@@ -145,7 +147,10 @@ def reply(prompt: str, max_tokens: int | None, *, garbage: bool, exact: bool, re
     pieces = _pieces(text)
     if exact and max_tokens:
         while len(pieces) < max_tokens:
-            pieces += _pieces(" " + _SENTENCES[(len(pieces) + int(digest, 16)) % len(_SENTENCES)].format(count=len(pieces), digest=digest))
+            pieces += _pieces(
+                " "
+                + _SENTENCES[(len(pieces) + int(digest, 16)) % len(_SENTENCES)].format(count=len(pieces), digest=digest)
+            )
         return pieces[:max_tokens], "length"
     return _cut(pieces, max_tokens)
 

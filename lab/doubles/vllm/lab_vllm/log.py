@@ -19,6 +19,9 @@ class Log:
     def info(self, place: str, message: str) -> None:
         self._write("INFO", place, message)
 
+    def debug(self, place: str, message: str) -> None:
+        self._write("DEBUG", place, message)
+
     def warning(self, place: str, message: str) -> None:
         self._write("WARNING", place, message)
 

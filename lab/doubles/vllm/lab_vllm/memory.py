@@ -61,18 +61,22 @@ def plan_kv_cache(available: int, bytes_per_token: int, block_size: int, max_mod
     """Blocks that fit into `available` bytes; raises ValueError as vLLM refuses."""
     if available <= 0:
         raise ValueError(
-            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine. " + _MORE
+            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine. "
+            + _MORE
         )
     block_bytes = bytes_per_token * block_size
     needed = math.ceil(max_model_len / block_size) * block_bytes
     blocks = available // block_bytes
     if needed > available:
         longest = blocks * block_size
-        estimate = f"Based on the available memory, the estimated maximum model length is {longest}. " if longest else ""
+        estimate = (
+            f"Based on the available memory, the estimated maximum model length is {longest}. " if longest else ""
+        )
         raise ValueError(
             f"To serve at least one request with the models's max seq len ({max_model_len}), ({gib(needed)} GiB KV cache is needed, "
             f"which is larger than the available KV cache memory ({gib(available)} GiB). {estimate}"
-            "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine. " + _MORE
+            "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine. "
+            + _MORE
         )
     return KvCache(blocks, block_size, max_model_len)
 

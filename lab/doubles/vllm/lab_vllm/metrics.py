@@ -9,7 +9,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab_vllm.generation import Request
 
-_TTFT = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0]
+_TTFT = [
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+    20.0,
+    40.0,
+    80.0,
+    160.0,
+    640.0,
+    2560.0,
+]
 _TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0]
 _LATENCY = [
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0),
@@ -124,24 +147,39 @@ class Metrics:
         }
         for name, (text, value) in gauges.items():
             lines += [*_head(name, "gauge", text), f"vllm:{name}{{{self.labels}}} {float(value)}"]
-        lines += _head("engine_sleep_state", "gauge", "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake")
+        lines += _head(
+            "engine_sleep_state",
+            "gauge",
+            "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake",
+        )
         for state, level in (("awake", 1.0), ("weights_offloaded", 0.0), ("discard_all", 0.0)):
             lines.append(f'vllm:engine_sleep_state{{{self.labels},sleep_state="{state}"}} {level}')
         for name, count in self.counters.items():
-            lines += [*_head(f"{name}_total", "counter", _COUNTERS[name]), f"vllm:{name}_total{{{self.labels}}} {float(count)}"]
+            lines += [
+                *_head(f"{name}_total", "counter", _COUNTERS[name]),
+                f"vllm:{name}_total{{{self.labels}}} {float(count)}",
+            ]
             lines += _created(name, self.labels, self.created)
         lines += _head("request_success_total", "counter", "Count of successfully processed requests.")
         for reason, count in self.success.items():
-            lines.append(f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{self.labels[11:]}}} {float(count)}')
+            lines.append(
+                f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{self.labels[11:]}}} {float(count)}'
+            )
         for name, histogram in self.histograms.items():
             lines += _head(name, "histogram", _HISTOGRAMS[name][0])
             total = 0
             for bound, count in zip([*map(str, histogram.bounds), "+Inf"], histogram.counts, strict=True):
                 total += count
                 lines.append(f'vllm:{name}_bucket{{engine="0",le="{bound}",{self.labels[11:]}}} {float(total)}')
-            lines += [f"vllm:{name}_count{{{self.labels}}} {float(total)}", f"vllm:{name}_sum{{{self.labels}}} {histogram.sum}"]
+            lines += [
+                f"vllm:{name}_count{{{self.labels}}} {float(total)}",
+                f"vllm:{name}_sum{{{self.labels}}} {histogram.sum}",
+            ]
         info = ",".join(f'{key}="{value}"' for key, value in self.cache_info.items())
-        lines += [*_head("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig"), f"vllm:cache_config_info{{{info}}} 1.0"]
+        lines += [
+            *_head("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig"),
+            f"vllm:cache_config_info{{{info}}} 1.0",
+        ]
         return "\n".join(lines) + "\n"
 
 
@@ -150,7 +188,11 @@ def _head(name: str, kind: str, text: str) -> list[str]:
 
 
 def _created(name: str, labels: str, when: float) -> list[str]:
-    return [f"# HELP vllm:{name}_created {_COUNTERS[name]}", f"# TYPE vllm:{name}_created gauge", f"vllm:{name}_created{{{labels}}} {when}"]
+    return [
+        f"# HELP vllm:{name}_created {_COUNTERS[name]}",
+        f"# TYPE vllm:{name}_created gauge",
+        f"vllm:{name}_created{{{labels}}} {when}",
+    ]
 
 
 def _one_two_five(largest: int) -> list[float]:

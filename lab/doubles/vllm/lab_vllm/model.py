@@ -26,7 +26,14 @@ GENERATING_ARCHITECTURES = (
     "OPTForCausalLM",
 )
 # Keys under which configurations keep the longest position, in vLLM's order (config/model_arch.py, v0.19.1).
-_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length")
+_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+)
 
 
 class ModelError(Exception):
@@ -108,7 +115,9 @@ def read_model(name: str) -> Model:
     try:
         config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"It looks like the config file at '{directory / 'config.json'}' is not a valid JSON file.") from error
+        raise ModelError(
+            f"It looks like the config file at '{directory / 'config.json'}' is not a valid JSON file."
+        ) from error
     if "model_type" not in config:
         raise ModelError(f"Unrecognized model in {name}. Should have a `model_type` key in its config.json.")
     architecture = (config.get("architectures") or ["?"])[0]
@@ -172,7 +181,7 @@ def check_shards(model: Model) -> None:
         wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         missing = sorted(wanted - set(model.shards))
         if missing:
-            raise ModelError(f"No such file or directory: \"{model.directory / missing[0]}\"")
+            raise ModelError(f'No such file or directory: "{model.directory / missing[0]}"')
     for name in model.shards:
         if not name.endswith(".safetensors"):
             continue

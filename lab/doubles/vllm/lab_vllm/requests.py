@@ -9,7 +9,16 @@ from lab_serve.http import HttpRequest
 
 from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
 
-_INTEGERS = ("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens", "logprobs_count", "top_logprobs")
+_INTEGERS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "seed",
+    "top_k",
+    "min_tokens",
+    "logprobs_count",
+    "top_logprobs",
+)
 _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 
 
@@ -34,8 +43,10 @@ def read_body(request: HttpRequest) -> dict[str, Any]:
 
 def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str, ...]) -> None:
     """Raise ApiError for missing fields and wrong types, all of them at once."""
-    errors = [
-        {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": body} for name in required if name not in body
+    errors: list[dict[str, Any]] = [
+        {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": body}
+        for name in required
+        if name not in body
     ]
     for name in _INTEGERS:
         value = body.get(name)
@@ -52,7 +63,9 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
             errors.append({"type": "float_parsing", "loc": ("body", name), "msg": text, "input": value})
     messages = body.get("messages")
     if "messages" in required and messages is not None and not isinstance(messages, list):
-        errors.append({"type": "list_type", "loc": ("body", "messages"), "msg": "Input should be a valid list", "input": messages})
+        errors.append(
+            {"type": "list_type", "loc": ("body", "messages"), "msg": "Input should be a valid list", "input": messages}
+        )
     if errors:
         raise validation_error(request, errors)
     if body.get("stream_options") and not body.get("stream"):
@@ -61,7 +74,9 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
         for position, message in enumerate(messages or []):
             if not isinstance(message, dict) or "role" not in message:
                 loc = ("body", "messages", position, "role")
-                raise validation_error(request, [{"type": "missing", "loc": loc, "msg": "Field required", "input": message}])
+                raise validation_error(
+                    request, [{"type": "missing", "loc": loc, "msg": "Field required", "input": message}]
+                )
 
 
 def _value_error(request: HttpRequest, body: dict[str, Any], text: str, param: str) -> ApiError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -76,7 +77,7 @@ class Server:
             log.raw_error(f"Traceback (most recent call last):\n{_TRACE}{error.text()}")
             return 1
         except EngineStartError as error:
-            log.raw_error(f"Traceback (most recent call last):\n{_TRACE}RuntimeError: {error}")
+            log.raw_error(f"Traceback (most recent call last):\n{_TRACE}{error.kind}: {error}")
             return 1
         except KeyboardInterrupt:
             log.raw_error("Traceback (most recent call last):\nKeyboardInterrupt: terminated")
@@ -88,7 +89,14 @@ class Server:
         command_read, command_write = os.pipe()
         text = to_json(config, self.gpu, self.started)
         process = subprocess.Popen(
-            ["VLLM::EngineCore", "-c", "import sys; from lab_vllm.engine import main; sys.exit(main())", text, str(ready_write), str(command_read)],
+            [
+                "VLLM::EngineCore",
+                "-c",
+                "import sys; from lab_vllm.engine import main; sys.exit(main())",
+                text,
+                str(ready_write),
+                str(command_read),
+            ],
             executable=sys.executable,
             pass_fds=(ready_write, command_read),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -98,6 +106,10 @@ class Server:
         engine = Engine(process, os.fdopen(command_write, "w", encoding="utf-8"))
         try:
             with os.fdopen(ready_read, encoding="utf-8") as ready:
+                limit = float(os.environ.get("VLLM_ENGINE_READY_TIMEOUT_S") or 600)
+                if not select.select([ready], [], [], limit)[0]:
+                    process.kill()
+                    raise EngineStartError("TimeoutError", _TOO_SLOW.format(limit=f"{limit:g}"))
                 line = ready.readline()
         except KeyboardInterrupt:
             process.kill()
@@ -106,7 +118,8 @@ class Server:
         if not line:
             code = process.wait()
             raise EngineStartError(
-                f"Engine core initialization failed. See root cause above. Failed core proc(s): {{'EngineCore': {code}}}"
+                "RuntimeError",
+                f"Engine core initialization failed. See root cause above. Failed core proc(s): {{'EngineCore': {code}}}",
             )
         cache = json.loads(line)["cache"]
         return engine, KvCache(**cache) if cache else None
@@ -170,7 +183,9 @@ class Server:
         limit = time.monotonic() + timeout
         while scheduler.unfinished and time.monotonic() < limit:
             await asyncio.sleep(0.02)
-        if fault == "hang-shutdown":  # seen with real engines: the engine dies before it reports the abort (3 of 5 tries)
+        if (
+            fault == "hang-shutdown"
+        ):  # seen with real engines: the engine dies before it reports the abort (3 of 5 tries)
             await scheduler.freeze()
         else:
             scheduler.abort_all()
@@ -213,13 +228,26 @@ class Server:
                 engine.process.kill()
                 if fault == "engine-death":
                     return
-                self.log.raw_error("Traceback (most recent call last):\nRuntimeError: CUDA error: unspecified launch failure (simulated)")
+                self.log.raw_error(
+                    "Traceback (most recent call last):\nRuntimeError: CUDA error: unspecified launch failure (simulated)"
+                )
                 os._exit(1)
             await asyncio.sleep(0.2)
 
 
 class EngineStartError(Exception):
-    """The engine process ended before it was ready."""
+    """The engine process ended, or took too long, before it was ready."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+_TOO_SLOW = (
+    "Timed out waiting for engine core processes to start. This is often caused by slow weight loading for large models. "
+    "Waited {limit}s (configured by VLLM_ENGINE_READY_TIMEOUT_S). To increase the timeout, set the environment variable: "
+    "VLLM_ENGINE_READY_TIMEOUT_S=<seconds>"
+)
 
 
 _TRACE = (

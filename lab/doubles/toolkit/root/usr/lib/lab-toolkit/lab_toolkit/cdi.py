@@ -46,4 +46,9 @@ def _device(name: str, minors: list[int]) -> list[str]:
 
 def _mount(path: str, mode: str) -> list[str]:
     options = [mode, "nosuid", "nodev", "rbind", "rprivate"]
-    return [f"  - containerPath: {path}", f"    hostPath: {path}", "    options:", *(f"    - {option}" for option in options)]
+    return [
+        f"  - containerPath: {path}",
+        f"    hostPath: {path}",
+        "    options:",
+        *(f"    - {option}" for option in options),
+    ]

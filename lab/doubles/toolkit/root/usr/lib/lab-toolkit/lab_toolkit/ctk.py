@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from lab_gpu.machine import read_machine
 from lab_gpu.smi import driver_failure
@@ -37,13 +38,13 @@ def main(arguments: list[str]) -> int:
     if arguments[0] in ("-v", "--version"):
         print(f"NVIDIA Container Toolkit CLI version {VERSION}\ncommit: {COMMIT}")
         return 0
-    commands = {
+    commands: dict[tuple[str, ...], Callable[[dict[str, str]], None]] = {
         ("runtime", "configure"): configure_runtime,
         ("cdi", "generate"): generate,
         ("cdi", "list"): list_devices,
         ("system", "create-device-nodes"): lambda options: None,
     }
-    command = commands.get(tuple(arguments[:2]))  # type: ignore[call-overload]
+    command = commands.get(tuple(arguments[:2]))
     if command is None:
         print(USAGE)
         return 0
@@ -144,4 +145,4 @@ def _flag(options: dict[str, str], *names: str) -> bool:
 
 
 def _log(level: str, text: str) -> None:
-    print(f'{level}[0000] {text}', file=sys.stderr)
+    print(f"{level}[0000] {text}", file=sys.stderr)

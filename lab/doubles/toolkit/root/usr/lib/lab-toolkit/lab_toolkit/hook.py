@@ -30,10 +30,26 @@ def main(arguments: list[str]) -> int:
     if driver_failure() or read_machine() is None:
         print("nvidia-container-cli: initialization error: nvml error: driver not loaded", file=sys.stderr)
         return 1
+    unmet = _unmet(environment)
+    if unmet:
+        text = f"nvidia-container-cli: requirement error: unsatisfied condition: {unmet}, please update your driver to a newer version"
+        print(f"{text}, or use an earlier cuda container", file=sys.stderr)
+        return 1
     root = config["root"]["path"]
     root = root if os.path.isabs(root) else os.path.join(state["bundle"], root)
     _mount_into(root, int(state["pid"]), visible)
     return 0
+
+
+def _unmet(environment: dict[str, str]) -> str:
+    """The image's CUDA version when the driver is older than it wants, else empty (NVIDIA_REQUIRE_CUDA, first condition only)."""
+    condition = environment.get("NVIDIA_REQUIRE_CUDA", "").split(" ", 1)[0]
+    machine = read_machine()
+    if machine is None or not condition.startswith("cuda>=") or environment.get("NVIDIA_DISABLE_REQUIRE"):
+        return ""
+    wanted, have = condition.removeprefix("cuda>="), machine["cuda_version"]
+    older = [int(part) for part in have.split(".")] < [int(part) for part in wanted.split(".")]
+    return condition if older else ""
 
 
 def _mount_into(root: str, pid: int, visible: str) -> None:

@@ -1,0 +1,185 @@
+"""The driver double (nvidia-smi, faults) and the container toolkit double (nvidia-ctk), from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from double_processes import CARD_UUIDS, DOUBLES, environment, make_host, set_faults, smi
+
+from lab.doubles.driver.cards import gpus_json, read_cards
+
+HOLD = """
+import sys, time
+from lab_gpu.accounting import Allocation
+from lab_gpu.machine import read_machine
+held = Allocation(read_machine()["gpus"][0], "python3")
+held.set(1024 * 1024 * 1024)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return make_host(tmp_path / "host", "V100-32GB", "P40-24GB")
+
+
+def test_list_and_query(host: Path) -> None:
+    assert smi(host, "-L").stdout.splitlines() == [
+        f"GPU 0: Tesla V100-SXM2-32GB (UUID: {CARD_UUIDS[0]})",
+        f"GPU 1: Tesla P40 (UUID: {CARD_UUIDS[1]})",
+    ]
+    query = "--query-gpu=index,name,memory.total,memory.free,compute_cap,driver_version,persistence_mode,fan.speed"
+    assert smi(host, query, "--format=csv").stdout.splitlines() == [
+        "index, name, memory.total [MiB], memory.free [MiB], compute_cap, driver_version, persistence_mode, fan.speed [%]",
+        "0, Tesla V100-SXM2-32GB, 32768 MiB, 32494 MiB, 7.0, 580.173.02, Enabled, [N/A]",
+        "1, Tesla P40, 24576 MiB, 24438 MiB, 6.1, 580.173.02, Enabled, [N/A]",
+    ]
+    assert (
+        smi(host, "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", CARD_UUIDS[1]).stdout == "24576\n"
+    )
+
+
+def test_table_has_the_layout_of_branch_580(host: Path) -> None:
+    lines = smi(host).stdout.splitlines()
+    assert {len(line) for line in lines[1:] if line} == {91}
+    assert "| NVIDIA-SMI 580.173.02             Driver Version: 580.173.02     CUDA Version: 13.0     |" in lines
+    assert "|   0  Tesla V100-SXM2-32GB           On  |   00000000:1A:00.0 Off |                    0 |" in lines
+    assert "|  No running processes found                                                             |" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--query-gpu=nonsense", "--format=csv"], 2, 'Field "nonsense" is not a valid field to query.'),
+        (["--query-gpu=name"], 2, "--format"),
+        (["-i", "7", "-L"], 6, "No devices were found"),
+        (["--nonsense"], 2, "is not recognized"),
+    ],
+)
+def test_refusals(host: Path, arguments: list[str], code: int, text: str) -> None:
+    answer = smi(host, *arguments)
+    assert (answer.returncode, text in answer.stdout) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "text"),
+    [
+        ("not-loaded", 9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
+        ("version-mismatch", 18, "Failed to initialize NVML: Driver/library version mismatch"),
+        ("unknown-error", 255, "Failed to initialize NVML: Unknown Error"),
+    ],
+)
+def test_driver_faults(host: Path, fault: str, code: int, text: str) -> None:
+    program = DOUBLES / "driver" / "root" / "usr" / "lib" / "lab-gpu" / "fault"
+    command = [sys.executable, "-IS", str(program)]
+    subprocess.run([*command, "driver", fault], env=environment(host), check=True)
+    answer = smi(host, "-L")
+    assert (answer.returncode, text in answer.stdout) == (code, True)
+    assert (
+        subprocess.run([*command, "list"], env=environment(host), capture_output=True, text=True).stdout
+        == f"driver {fault}\n"
+    )
+    subprocess.run([*command, "driver", "clear"], env=environment(host), check=True)
+    assert smi(host, "-L").returncode == 0
+    assert subprocess.run([*command, "driver", "nonsense"], env=environment(host), capture_output=True).returncode == 2
+
+
+def test_memory_lives_as_long_as_its_process(host: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment(host), stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == "held\n"
+        query = ("--query-compute-apps=pid,used_gpu_memory,gpu_uuid", "--format=csv,noheader,nounits")
+        assert smi(host, *query).stdout == f"{holder.pid}, 1024, {CARD_UUIDS[0]}\n"
+        assert f"{holder.pid}      C   python3" in smi(host).stdout
+    finally:
+        holder.kill()
+        holder.wait()
+    assert smi(host, "--query-gpu=memory.used", "--format=csv,noheader").stdout == "0 MiB\n0 MiB\n"
+    assert not list((host / "allocations" / CARD_UUIDS[0]).iterdir())
+
+
+def test_nvidia_smi_is_quick(host: Path) -> None:
+    smi(host)  # compiles
+    best = 1.0
+    for _ in range(5):
+        began = time.monotonic()
+        smi(host, "-L")
+        best = min(best, time.monotonic() - began)
+    assert best < 0.2, f"{best:.3f} s (60 ms on an idle computer)"
+
+
+def test_every_card_makes_a_host() -> None:
+    slots = [
+        {"card": name, "uuid": f"GPU-{index:08x}-0000-0000-0000-000000000000"}
+        for index, name in enumerate(read_cards())
+    ]
+    assert len(json.loads(gpus_json({"name": "x", "gpus": slots}))["gpus"]) == len(slots)
+    with pytest.raises(ValueError, match="unknown card 'H900'"):
+        gpus_json({"name": "x", "gpus": [{"card": "H900", "uuid": "GPU-0"}]})
+
+
+def ctk(host: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = DOUBLES / "toolkit" / "root"
+    env = {**environment(host), "LAB_TOOLKIT_LIB": str(root / "usr" / "lib" / "lab-toolkit")}
+    command = [sys.executable, "-IS", str(root / "usr" / "bin" / "nvidia-ctk"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=15)
+
+
+def test_cdi_names_cards_by_index_and_uuid(host: Path) -> None:
+    target = host / "cdi" / "nvidia.yaml"
+    assert ctk(host, "cdi", "generate", f"--output={target}").returncode == 0
+    spec = yaml.safe_load(target.read_text())
+    assert (spec["kind"], spec["cdiVersion"]) == ("nvidia.com/gpu", "0.5.0")
+    nodes = {
+        device["name"]: [node["path"] for node in device["containerEdits"]["deviceNodes"]] for device in spec["devices"]
+    }
+    assert nodes["1"] == nodes[CARD_UUIDS[1]] == ["/dev/nvidia1"]
+    assert nodes["all"] == ["/dev/nvidia0", "/dev/nvidia1"]
+    assert "NVIDIA_VISIBLE_DEVICES=void" in spec["containerEdits"]["env"]
+    names = ctk(host, "cdi", "list", f"--spec-dir={target.parent}").stdout.splitlines()
+    assert f"nvidia.com/gpu={CARD_UUIDS[0]}" in names
+    assert "nvidia.com/gpu=all" in names
+
+
+def test_cdi_fails_without_a_driver(host: Path) -> None:
+    set_faults(host, driver="not-loaded")
+    answer = ctk(host, "cdi", "generate")
+    assert (answer.returncode, "failed to generate CDI spec: failed to initialize NVML" in answer.stderr) == (1, True)
+
+
+def test_runtime_configure_keeps_the_rest_of_daemon_json(host: Path) -> None:
+    target = host / "daemon.json"
+    target.write_text(json.dumps({"log-opts": {"max-size": "10m"}, "runtimes": {"other": {"path": "x"}}}))
+    assert (
+        ctk(host, "runtime", "configure", "--runtime=docker", f"--config={target}", "--set-as-default").returncode == 0
+    )
+    config = json.loads(target.read_text())
+    assert config["log-opts"] == {"max-size": "10m"}
+    assert config["runtimes"] == {"other": {"path": "x"}, "nvidia": {"args": [], "path": "nvidia-container-runtime"}}
+    assert config["default-runtime"] == "nvidia"
+    assert (
+        "It is recommended that docker daemon be restarted."
+        in ctk(host, "runtime", "configure", f"--config={target}").stderr
+    )
+
+
+def test_the_driver_installs_into_a_root(tmp_path: Path) -> None:
+    status = tmp_path / "var" / "lib" / "dpkg" / "status"
+    status.parent.mkdir(parents=True)
+    status.write_text("Package: base-files\nStatus: install ok installed\n\n")
+    for _ in range(2):
+        subprocess.run(["sh", str(DOUBLES / "driver" / "install.sh"), str(tmp_path)], check=True)
+    assert status.read_text().count("Package: nvidia-driver\n") == 1
+    assert os.access(tmp_path / "usr" / "bin" / "nvidia-smi", os.X_OK)
+    assert (
+        tmp_path / "etc" / "systemd" / "system" / "multi-user.target.wants" / "nvidia-persistenced.service"
+    ).is_symlink()
