@@ -1,4 +1,4 @@
-"""How soon readiness notices: a ready engine, and a dead container. Also what one look costs the host.
+"""How soon readiness notices: a ready engine, and a dead container.
 
     lab/run python benchmarks/readiness_notice.py [--host root@192.168.31.10] [--container vllm_qwen_gpu2] [--times 5]
 
@@ -62,6 +62,7 @@ def seconds(docker_time: str) -> float:
 def ready_after(remote: Remote, target: Target) -> float:
     """Seconds from the engine's own last word to the verdict."""
     remote.text(f"docker restart {target.container}")
+    time.sleep(random.uniform(0.0, 0.5))  # so that the looks fall anywhere in the load
     (outcome,) = wait_ready(remote.run, [target], Silent(), timeout_seconds=600)
     now = time.time()
     assert outcome.ok, outcome.report()
@@ -75,7 +76,7 @@ def ready_after(remote: Remote, target: Target) -> float:
 def dead_after(remote: Remote, target: Target) -> float:
     """Seconds from the container's exit to the verdict."""
     remote.text(f"docker restart {target.container}")
-    killer = threading.Timer(random.uniform(1.0, 3.0), remote.text, [f"docker kill {target.container}"])
+    killer = threading.Timer(random.uniform(0.1, 0.8), remote.text, [f"docker kill {target.container}"])
     killer.start()
     (outcome,) = wait_ready(remote.run, [target], Silent(), timeout_seconds=600)
     now = time.time()

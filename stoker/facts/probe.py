@@ -59,8 +59,8 @@ def script(questions: Questions) -> str:
             + f"dpkg-query -W -f '${{Package}}\\t${{Version}}\\t${{db:Status-Abbrev}}\\n' {names} 2>/dev/null"
         )
     if files:
-        # Literal tabs: stat does not know \t in -c.
-        parts.append(_section("files") + f"stat -c '%F\t%a\t%U\t%G\t%n' {files} 2>/dev/null")
+        # Literal tabs: stat does not know \t in -c. What a link points to counts: a model directory may be on another disk.
+        parts.append(_section("files") + f"stat -L -c '%F\t%a\t%U\t%G\t%n' {files} 2>/dev/null")
         parts.append(_section("digests") + f'for f in {files}; do test -f "$f" && sha256sum "$f"; done 2>/dev/null')
     for path in questions.contents:
         parts.append(_section(f"content {path}") + f"cat {quote(path)} 2>/dev/null; echo")
@@ -88,7 +88,7 @@ def script(questions: Questions) -> str:
         )
     for directory in questions.model_directories:
         parts.append(
-            _section("models") + f"find {quote(directory)} -type f -printf '{directory}\\t%P\\t%s\\n' 2>/dev/null"
+            _section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null"
         )
     parts.append(_docker(questions))
     if questions.http:

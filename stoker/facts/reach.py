@@ -47,7 +47,7 @@ class Reach(FactBase[dict[str, str]]):
             target = shlex.quote(name)
             # bash opens the connection itself: a bare host has neither curl nor nc.
             lines.append(
-                f"( if ! getent hosts {target} >/dev/null; then r=name; "
+                f"( if ! getent ahosts {target} >/dev/null; then r=name; "
                 f"elif timeout {_SECONDS} bash -c ': </dev/tcp/{name}/{port}' 2>/dev/null; then r=ok; else r=connection; fi; "
                 f"printf '%s\\t%s\\n' {shlex.quote(url)} $r ) &"
             )

@@ -209,7 +209,7 @@ def _listeners(lines: Iterable[str]) -> list[Listener]:
     for line in lines:
         fields = line.split()
         if len(fields) >= 4 and fields[3].rpartition(":")[2].isdigit():
-            users = fields[5] if len(fields) > 5 else ""
+            users = line.partition("users:")[2]
             process = users.split('"')[1] if users.count('"') >= 2 else ""
             pid = users.partition("pid=")[2].partition(",")[0]
             listeners.append(

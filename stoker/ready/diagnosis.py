@@ -7,30 +7,16 @@ root cause above."), so lines are tried from the top and consequences are in no 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stoker.ready.failure import Failure
+from stoker.ready.failures_host import HOST_FAILURES
+from stoker.ready.failures_ollama import OLLAMA_FAILURES
+from stoker.ready.failures_vllm import VLLM_FAILURES
 from stoker.ready.logtext import LogLine, log_lines
 
 TROUBLESHOOTING = "docs/troubleshooting.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One row of a catalogue.
-
-    `cause` and `remedy` may name groups of `pattern` and keys that `numbers` computes from them, as {name}.
-    `heals`: starting again may work although nobody changed anything (a race, a network), so that one restart of
-    the container is not yet a verdict. `sign`: the line is only a hint, used when no other row matches anywhere.
-    """
-
-    id: str
-    pattern: re.Pattern[str]
-    cause: str
-    remedy: str
-    heals: bool = False
-    sign: bool = False
-    numbers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +53,14 @@ _EXCEPTION = re.compile(
 _ERROR_WORD = re.compile(r"^(?:error|fatal|cannot|could not)\b", re.IGNORECASE)
 
 
-def _catalogue(engine: str) -> Sequence[Failure]:
-    # Imported here because the tables are built from this module's Failure.
-    from stoker.ready.failures_host import HOST_FAILURES
-    from stoker.ready.failures_ollama import OLLAMA_FAILURES
-    from stoker.ready.failures_vllm import VLLM_FAILURES
+_CATALOGUES: Mapping[str, Sequence[Failure]] = {
+    "vllm": (*VLLM_FAILURES, *HOST_FAILURES),
+    "ollama": (*OLLAMA_FAILURES, *HOST_FAILURES),
+}
 
-    tables: Mapping[str, Sequence[Failure]] = {
-        "vllm": (*VLLM_FAILURES, *HOST_FAILURES),
-        "ollama": (*OLLAMA_FAILURES, *HOST_FAILURES),
-    }
-    return tables.get(engine, HOST_FAILURES)
+
+def _catalogue(engine: str) -> Sequence[Failure]:
+    return _CATALOGUES.get(engine, HOST_FAILURES)
 
 
 def _told(failure: Failure, found: re.Match[str], line: str) -> Diagnosis:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from stoker.ready.diagnosis import Failure
+from stoker.ready.failure import Failure
 
 HOST_FAILURES: tuple[Failure, ...] = (
     Failure(

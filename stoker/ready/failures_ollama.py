@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stoker.ready.diagnosis import Failure
+from stoker.ready.failure import Failure
 
 OLLAMA_FAILURES: tuple[Failure, ...] = (
     Failure(

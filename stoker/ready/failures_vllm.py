@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from stoker.ready.diagnosis import Failure
+from stoker.ready.failure import Failure
 
 
 def _fitting_utilization(got: Mapping[str, str]) -> Mapping[str, str]:

@@ -103,7 +103,7 @@ def actions(host: Host, state: HostState) -> list[Action]:
 
 def _has_key(repository: Repository, state: HostState) -> bool:
     try:
-        return openpgp.fingerprint(state.contents.get(repository.key_path, "")) == repository.key_fingerprint
+        return list(openpgp.keys(state.contents.get(repository.key_path, ""))) == [repository.key_fingerprint]
     except ValueError:
         return False
 
@@ -125,14 +125,15 @@ class _FetchKey:
             return f"the key could not be downloaded from {self.repository.key_url}: {' '.join(lines)[-400:]}"
         text = "\n".join(lines) + "\n"
         try:
-            found = openpgp.fingerprint(text)
+            found = openpgp.keys(text)
         except ValueError as error:
             return f"{self.repository.key_url} is not a key: {error}"
-        if found != self.repository.key_fingerprint:
+        key = found.get(self.repository.key_fingerprint)
+        if key is None:
             return (
-                f"the key from {self.repository.key_url} has the fingerprint {found}, expected {self.repository.key_fingerprint}; "
+                f"the key from {self.repository.key_url} has the fingerprint {', '.join(found)}, expected {self.repository.key_fingerprint}; "
                 "if the mirror signs with its own key, set its fingerprint in `mirrors`"
             )
-        script, stdin = write_files([File(path, text)], KEYRINGS)
+        script, stdin = write_files([File(path, key)], KEYRINGS)
         ok, lines = shell(script, stdin=stdin)
         return None if ok else f"{path} could not be written: {' '.join(lines)[-400:]}"

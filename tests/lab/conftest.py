@@ -32,8 +32,6 @@ def _lab() -> None:
 @pytest.fixture(scope="session")
 def served(_lab: None) -> Served:
     """Two bare hosts, brought to serving by one command."""
-    for host in HOSTS:
-        _clear(host)
     bare = run(str(ROOT / "lab/up"), "--fresh", seconds=_LAB_SECONDS)
     if bare.code:
         pytest.fail(f"the lab's hosts cannot be made bare:\n{bare}", pytrace=False)
@@ -50,7 +48,6 @@ def fleet(served: Served) -> Iterator[None]:
     """The fleet serves when the test begins, and again when it has ended, whatever it did."""
     yield
     for host in HOSTS:
-        _clear(host)
         host.set_load_seconds(LOAD_SECONDS)
     if CHECKOUT.check().code != 0:
         healed = CHECKOUT.deploy(seconds=_DEPLOY_SECONDS)
@@ -83,8 +80,3 @@ def internet(fleet: None) -> Iterator[Machine]:
     """The machine that stands for the internet; its faults are cleared afterwards."""
     yield INTERNET
     INTERNET.sh("rm -f /run/lab-internet/faults.json")
-
-
-def _clear(host: Machine) -> None:
-    """No fault is set."""
-    host.fault("all", "clear")

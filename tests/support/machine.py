@@ -95,13 +95,9 @@ class Machine:
         done = run(str(ROOT / "lab/fault"), self.name, target, fault)
         assert done.code == 0, done
 
-    def set_load_seconds(self, seconds: float | None) -> None:
-        """How long an engine's simulated load takes on this host; None for the double's own default."""
-        change = "c.pop('load_seconds', None)" if seconds is None else f"c['load_seconds'] = {seconds}"
-        self.sh(
-            "python3 -c \"import json, os; p = '/etc/lab-gpu/engine.json'; c = json.load(open(p)) if os.path.exists(p) else {}; "
-            f"{change}; json.dump(c, open(p + '.new', 'w')); os.replace(p + '.new', p)\""
-        )
+    def set_load_seconds(self, seconds: float) -> None:
+        """How long an engine's simulated load takes on this host; clears every fault."""
+        self.sh(f"printf '%s' '{{\"load_seconds\": {seconds}}}' >/etc/lab-gpu/engine.json")
 
 
 GPU10 = Machine("gpu10", "192.168.31.10")

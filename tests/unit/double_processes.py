@@ -67,11 +67,12 @@ def environment(host: Path, **more: str) -> dict[str, str]:
         "LAB_TOKEN_MS": "1",
     }
     paths = {"PYTHONPATH": os.pathsep.join(map(str, packages)), "LAB_GPU_LIB": str(DOUBLES / "driver")}
+    settings["VLLM_CACHE_ROOT"] = str(host / "cache")
     return {**kept, **settings, **paths, "LAB_EMBED_MS": "1", "LAB_PULL_SECONDS": "0.1", **more}
 
 
 def set_faults(host: Path, **faults: str) -> None:
-    """What `lab/fault` does, for names without punctuation use a dictionary."""
+    """What `lab/fault` does, for targets that are Python names."""
     (host / "engine.json").write_text(json.dumps({"faults": faults}))
 
 

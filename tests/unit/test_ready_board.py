@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 
 from ready_fakes import Scene, ScriptedHost, inspect_json
@@ -90,7 +91,7 @@ def test_two_hosts_share_a_board_and_the_last_prints_the_summary() -> None:
     board.leave([])
     shown = text_of(out)
     assert shown.count("2 of 2 instances answer: ") == 1
-    assert "vllm_a 0.6 s" in shown or "vllm_a 0.7 s" in shown
+    assert re.search(r"vllm_a 0\.\d s", shown)
 
 
 def test_words() -> None:

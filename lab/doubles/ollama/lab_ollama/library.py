@@ -44,7 +44,7 @@ async def pull(store: Store, name: Name, *, insecure: bool = False) -> AsyncIter
     real_size = int((config.get("lab") or {}).get("size_bytes", 0))
     for layer in [*manifest["layers"], config_layer]:
         size = real_size if layer["mediaType"] == MODEL_LAYER and real_size else int(layer["size"])
-        async for line in _pull_layer(store, base, layer["digest"], size, slow=layer["mediaType"] == MODEL_LAYER):
+        async for line in _pull_layer(store, base, layer["digest"], size, name.model):
             yield line
     yield {"status": "verifying sha256 digest"}
     for layer in [*manifest["layers"], config_layer]:
@@ -57,7 +57,8 @@ async def pull(store: Store, name: Name, *, insecure: bool = False) -> AsyncIter
     yield {"status": "success"}
 
 
-async def _pull_layer(store: Store, base: str, digest: str, size: int, *, slow: bool) -> AsyncIterator[dict[str, Any]]:
+async def _pull_layer(store: Store, base: str, digest: str, size: int, name: str) -> AsyncIterator[dict[str, Any]]:
+    """Progress lines of one layer. One that stands for gigabytes takes its time; `size` is what it stands for."""
     head = {"status": f"pulling {digest.removeprefix('sha256:')[:12]}", "digest": digest, "total": size}
     path = store.blob(digest)
     if path.exists():
@@ -65,38 +66,22 @@ async def _pull_layer(store: Store, base: str, digest: str, size: int, *, slow: 
         return
     yield head
     content = await _get(f"{base}/blobs/{digest}", missing="file does not exist")
+    steps = STEPS if size > len(content) else 1
     partial = path.with_name(path.name + "-partial")
-    if slow:
-        pause = settings.number("pull_seconds", 1.5) / STEPS
-        for step in range(1, STEPS):
-            partial.write_bytes(content[: len(content) * step // STEPS]) if step == 1 else _append(
-                partial, content, step
-            )
-            if settings.fault("ollama")[0] == "pull-fails":
-                raise PullError(f'max retries exceeded: Get "{base}/blobs/{digest}": read: connection reset by peer')
-            await asyncio.sleep(pause)
-            yield {**head, "completed": size * step // STEPS}
-    else:
-        partial.write_bytes(content)
-    try:
-        partial.rename(path) if not slow else _complete(partial, path, content)
-    except FileNotFoundError as error:
-        raise PullError(f"open {partial}-0: no such file or directory") from error
-    yield {**head, "completed": size}
-
-
-def _append(partial: Any, content: bytes, step: int) -> None:
-    try:
-        with open(partial, "r+b") as handle:
-            handle.write(content[: len(content) * step // STEPS])
-    except FileNotFoundError as error:  # another server pruned it, which is what OLLAMA_NOPRUNE prevents
-        raise PullError(f"open {partial}-0: no such file or directory") from error
-
-
-def _complete(partial: Any, path: Any, content: bytes) -> None:
-    with open(partial, "r+b") as handle:
-        handle.write(content)
-    partial.rename(path)
+    partial.write_bytes(b"")
+    for step in range(1, steps + 1):
+        if settings.fault(name)[0] == "pull-fails":
+            raise PullError(f'max retries exceeded: Get "{base}/blobs/{digest}": read: connection reset by peer')
+        if steps > 1:
+            await asyncio.sleep(settings.number("pull_seconds", 1.5) / steps)
+        try:
+            with open(partial, "r+b") as handle:
+                handle.write(content[: len(content) * step // steps])
+        except FileNotFoundError as error:  # another server pruned it, which is what OLLAMA_NOPRUNE prevents
+            raise PullError(f"open {partial}-0: no such file or directory") from error
+        if step == steps:
+            partial.rename(path)
+        yield {**head, "completed": size * step // steps}
 
 
 async def _get(url: str, *, missing: str) -> bytes:

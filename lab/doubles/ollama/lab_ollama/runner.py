@@ -93,7 +93,7 @@ class Runner:
 
     async def _load(self, model: StoredModel, num_ctx: int, num_batch: int, keep_alive: timedelta) -> Loaded:
         size = int(model.simulated.get("size_bytes", model.size)) + OVERHEAD_BYTES
-        gpu = self.device.gpu if settings.fault("ollama")[0] != "cpu" else None
+        gpu = self.device.gpu if settings.fault(model.name.model)[0] != "cpu" else None
         if gpu and accounting.free_bytes(gpu) < size:
             log(
                 "INFO",
@@ -125,7 +125,7 @@ class Runner:
             if held:
                 held.close()
             raise
-        if settings.fault("ollama")[0] == "crash-loading":
+        if settings.fault(model.name.model)[0] == "crash-loading":
             if held:
                 held.close()
             log(

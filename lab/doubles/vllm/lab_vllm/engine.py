@@ -5,12 +5,15 @@ Started by the API server with two pipes: it writes one JSON line when ready, th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+import zlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import TextIO
 
 from lab_gpu import accounting, settings
@@ -140,17 +143,26 @@ class Loader:
         if self.config.eager:
             self._until(COMPILE)
             return
-        log, token = self.log, f"{abs(hash(self.config.model.name)) & 0xFFFFFFFFFF:010x}"
+        log = self.log
         span = (COMPILE - WEIGHTS) * self.seconds
-        log.info(
-            "backends.py:1052",
-            f"Using cache directory: /root/.cache/vllm/torch_compile_cache/{token}/rank_0_0/backbone for vLLM's torch.compile",
-        )
+        described = f"{self.config.model.name} {self.config.dtype} {self.config.max_model_len} {self.config.max_num_batched_tokens}"
+        root = Path(os.environ.get("VLLM_CACHE_ROOT") or Path.home() / ".cache" / "vllm")
+        cache = root / "torch_compile_cache" / f"{zlib.crc32(described.encode()):010x}" / "rank_0_0" / "backbone"
+        warm = cache.is_dir()
+        log.info("backends.py:1052", f"Using cache directory: {cache} for vLLM's torch.compile")
         self._until(WEIGHTS + (COMPILE - WEIGHTS) * 0.4)
         log.info("backends.py:1112", f"Dynamo bytecode transform time: {span * 0.4:.2f} s")
         self._until(COMPILE)
-        batched = self.config.max_num_batched_tokens
-        log.info("backends.py:391", f"Compiling a graph for compile range (1, {batched}) takes {span * 0.6:.2f} s")
+        shapes = f"compile range (1, {self.config.max_num_batched_tokens})"
+        if warm:
+            log.info(
+                "backends.py:286",
+                f"Directly load the compiled graph(s) for {shapes} from the cache, took {span * 0.6:.3f} s",
+            )
+        else:
+            log.info("backends.py:391", f"Compiling a graph for {shapes} takes {span * 0.6:.2f} s")
+            with contextlib.suppress(OSError):  # a read-only home only costs the next start its warm cache
+                cache.mkdir(parents=True)
         log.info("monitor.py:53", f"torch.compile took {span:.2f} s in total")
 
     def _kv_cache(self, free_before: int) -> memory.KvCache | None:

@@ -1,0 +1,315 @@
+"""The probe, executed by dash with stand-ins of the host's programs, and what is understood of its output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.fleet import make_fleet
+
+from stoker.facts.probe import HttpProbe, Questions, script
+from stoker.facts.questions import questions
+from stoker.facts.state import Container, FileState, Gpu, HostState, Listener, parse
+
+SMI_ROWS = """0, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02
+1, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02
+"""
+
+SS = """LISTEN 0      128          0.0.0.0:22         0.0.0.0:*    users:(("sshd",pid=512,fd=3))
+LISTEN 0      4096       127.0.0.1:11434      0.0.0.0:*    users:(("ollama",pid=731,fd=4),("ollama",pid=740,fd=4))
+LISTEN 0      4096               *:11401            *:*    users:(("docker-proxy",pid=2201,fd=7))
+LISTEN 0      128             [::]:22            [::]:*    users:(("sshd",pid=512,fd=4))
+LISTEN 0      10           0.0.0.0:9000       0.0.0.0:*    users:(("tmux: server",pid=77,fd=8))
+LISTEN 0      10           0.0.0.0:9001       0.0.0.0:*
+"""
+
+INSPECT = {
+    "name": "/vllm_qwen_gpu2",
+    "id": "1" * 64,
+    "image": "sha256:" + "2" * 64,
+    "status": "running",
+    "started": "2026-11-20T10:00:00.123456789Z",
+    "restarts": 2,
+    "labels": {
+        "stoker.configuration": "0123456789abcdef",
+        "com.docker.compose.project": "memoryx-hybrid",
+        "x": 'a "b"',
+    },
+}
+
+STRANGER = {**INSPECT, "name": "/grafana", "status": "exited", "restarts": 0, "labels": None}
+
+
+class Stubs:
+    """A directory of small programs that come first in PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def add(self, name: str, body: str) -> None:
+        file = self.folder / name
+        file.write_text(f"#!/bin/sh\n{body}\n")
+        file.chmod(0o755)
+
+    def prints(self, name: str, text: str, status: int = 0) -> None:
+        (self.folder / f"{name}.txt").write_text(text)
+        self.add(name, f"cat {self.folder}/{name}.txt; exit {status}")
+
+    def link(self, *names: str) -> None:
+        """The machine's own programs, where nothing else of it is to be found."""
+        for name in names:
+            target = shutil.which(name)
+            assert target is not None
+            (self.folder / name).symlink_to(target)
+
+    def probe(self, asked: Questions, path: str = "/usr/bin:/bin") -> HostState:
+        done = subprocess.run(
+            ["/bin/dash", "-c", script(asked)],
+            env={**os.environ, "PATH": f"{self.folder}:{path}"},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return parse(done.stdout.splitlines())
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Stubs:
+    return Stubs(tmp_path / "stubs")
+
+
+def docker_stub(folder: Path) -> str:
+    """`docker` as the probe calls it: version, ps, inspect, image inspect."""
+    (folder / "containers.txt").write_text("".join(f"{json.dumps(entry)}\n" for entry in (INSPECT, STRANGER)))
+    return (
+        'case "$1 $2" in\n'
+        '"version -f") echo 28.5.2;;\n'
+        '"ps -aq") echo 111; echo 222;;\n'
+        f'"inspect -f") test "$4 $5" = "111 222" && cat {folder}/containers.txt;;\n'
+        '"image inspect") case $5 in nginx:1.30.6-alpine) echo sha256:33;; *) echo "No such image" >&2; exit 1;; esac;;\n'
+        "*) exit 9;; esac"
+    )
+
+
+def test_a_bare_machine(stubs: Stubs, tmp_path: Path) -> None:
+    """No docker, no nvidia-smi, no curl, nothing of what is asked for: everything is empty, nothing is an error."""
+    stubs.prints("ss", "")
+    stubs.add("systemctl", 'test "$1" = is-enabled && echo not-found || echo inactive; exit 4')
+    stubs.add("dpkg-query", "exit 1")
+    stubs.link("cat", "uname", "id", "date", "stat", "sha256sum", "find", "df", "awk", "dirname", "tr")
+    state = stubs.probe(
+        Questions(
+            packages=["docker-ce"],
+            files=[f"{tmp_path}/nothing"],
+            file_patterns=[f"{tmp_path}/*.lock"],
+            contents=[f"{tmp_path}/daemon.json"],
+            units=["docker.service"],
+            images=["nginx:1.30.6-alpine"],
+            model_directories=[f"{tmp_path}/models"],
+            http=[HttpProbe("vllm", "http://127.0.0.1:9/health")],
+        ),
+        path="/nowhere",
+    )
+    release = platform.freedesktop_os_release()
+    assert (state.os_id, state.os_codename) == (release["ID"], release["VERSION_CODENAME"])
+    assert state.os_name == release["PRETTY_NAME"]
+    assert (state.architecture, state.uid) == (platform.machine(), os.getuid())
+    assert state.gpu_error.endswith("nvidia-smi: not found")
+    assert state.units == {"docker.service": "inactive not-found"}
+    assert state.contents == {f"{tmp_path}/daemon.json": ""}
+    assert (state.packages, state.files, state.model_files, state.answers) == ({}, {}, {}, {})
+    assert (state.gpus, state.containers, state.images, state.docker_version) == ([], {}, {}, "")
+
+
+def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.prints("ss", SS)
+    stubs.prints("nvidia-smi", SMI_ROWS)
+    stubs.prints(
+        "dpkg-query",
+        "docker-ce\t5:28.5.2-1~debian.13~trixie\tii \ncurl\t8.14.1-2\thi \nnginx\t\tun \nold\t1.0\trc \n",
+    )
+    stubs.add(
+        "systemctl",
+        'case "$1 $2" in "is-active docker.service") echo active;; "is-enabled docker.service") echo enabled;; '
+        '*" nvidia-persistenced.service") echo failed;; esac',
+    )
+    stubs.add("docker", docker_stub(stubs.folder))
+    stubs.add(
+        "curl",
+        'case "$*" in *gateway*) printf "HTTP/1.1 200 OK\\r\\nx-stoker-CONFIG: 0123456789ab\\r\\n\\r\\n";; '
+        '*ready*) printf "vllm_ready\\t200\\n";; *) printf "vllm_dead\\t000\\n"; exit 7;; esac',
+    )
+    (tmp_path / "daemon.json").write_text('{"mtu": 1400}')  # no new line at its end
+    (tmp_path / "key.asc").write_text("line one\n\nline three\n")
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    (tmp_path / "gpu.lock").touch(mode=0o644)
+    (tmp_path / "link").symlink_to("tool")
+    (tmp_path / "other-disk").symlink_to(tmp_path)
+    models = tmp_path / "mod%els"
+    (models / "sub").mkdir(parents=True)
+    (models / "config.json").write_text("{}")
+    (models / "sub" / "a b.safetensors").write_bytes(b"x" * 1000)
+    tmp_path.chmod(0o755)
+    state = stubs.probe(
+        Questions(
+            packages=["docker-ce", "curl", "nginx", "old"],
+            files=[
+                f"{tmp_path}",
+                f"{tmp_path}/tool",
+                f"{tmp_path}/link",
+                f"{tmp_path}/other-disk",
+                f"{tmp_path}/nothing",
+            ],
+            file_patterns=[f"{tmp_path}/*.lock"],
+            contents=[f"{tmp_path}/daemon.json", f"{tmp_path}/key.asc", f"{tmp_path}/nothing"],
+            units=["docker.service", "nvidia-persistenced.service"],
+            images=["nginx:1.30.6-alpine", "ollama/ollama:0.32.15"],
+            disks=["/", f"{tmp_path}/not/yet/there"],
+            model_directories=[str(models)],
+            http=[
+                HttpProbe("gateway", "http://127.0.0.1:11434/gateway", header="X-Stoker-Config"),
+                HttpProbe("vllm_ready", "http://127.0.0.1:1/ready"),
+                HttpProbe("vllm_dead", "http://127.0.0.1:2/dead"),
+            ],
+        )
+    )
+    assert state.packages == {"docker-ce": "5:28.5.2-1~debian.13~trixie", "curl": "8.14.1-2"}
+    empty = hashlib.sha256(b"").hexdigest()
+    shell = hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+    assert state.files == {
+        str(tmp_path): FileState("directory", "755", "root", "root"),
+        f"{tmp_path}/other-disk": FileState("directory", "755", "root", "root"),
+        f"{tmp_path}/tool": FileState("regular file", "755", "root", "root", shell),
+        f"{tmp_path}/link": FileState("regular file", "755", "root", "root", shell),
+        f"{tmp_path}/gpu.lock": FileState("regular file", "644", "root", "root", empty),
+    }
+    assert state.contents == {
+        f"{tmp_path}/daemon.json": '{"mtu": 1400}',
+        f"{tmp_path}/key.asc": "line one\n\nline three\n",
+        f"{tmp_path}/nothing": "",
+    }
+    assert state.units == {"docker.service": "active enabled", "nvidia-persistenced.service": "failed failed"}
+    assert (state.driver, state.gpu_error) == ("580.173.02", "")
+    assert state.gpus == [
+        Gpu(0, "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50", "Tesla V100-SXM2-32GB", 32768, "7.0"),
+        Gpu(1, "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51", "Tesla V100-SXM2-32GB", 32768, "7.0"),
+    ]
+    assert state.docker_version == "28.5.2"
+    assert state.containers["vllm_qwen_gpu2"] == Container(
+        "vllm_qwen_gpu2",
+        "1" * 64,
+        "sha256:" + "2" * 64,
+        "running",
+        "2026-11-20T10:00:00.123456789Z",
+        2,
+        "0123456789abcdef",
+        "memoryx-hybrid",
+    )
+    stranger = state.containers["grafana"]
+    assert (stranger.running, stranger.project, stranger.configuration) == (False, "", "")
+    assert state.images == {"nginx:1.30.6-alpine": "sha256:33", "ollama/ollama:0.32.15": ""}
+    assert set(state.free_bytes) == {"/", f"{tmp_path}/not/yet/there"}
+    assert all(free > 0 for free in state.free_bytes.values())
+    assert state.model_files == {str(models): {"config.json": 2, "sub/a b.safetensors": 1000}}
+    assert state.answers == {"gateway": "0123456789ab", "vllm_ready": "200", "vllm_dead": "000"}
+    assert state.listeners == [
+        Listener(22, "sshd (process 512)"),
+        Listener(11434, "ollama (process 731)"),
+        Listener(11401, "docker-proxy (process 2201)"),
+        Listener(22, "sshd (process 512)"),
+        Listener(9000, "tmux: server (process 77)"),
+        Listener(9001, ""),
+    ]
+
+
+def test_docker_that_does_not_run(stubs: Stubs) -> None:
+    stubs.add(
+        "docker",
+        'test "$1" = version && { echo; echo "Cannot connect to the Docker daemon at unix:///var/run/docker.sock." >&2; }; exit 1',
+    )
+    state = stubs.probe(Questions(images=["nginx:1.30.6-alpine"]))
+    assert not state.docker_running
+    assert "Cannot connect to the Docker daemon" in state.docker_error
+    assert state.containers == {}
+    assert state.images == {"nginx:1.30.6-alpine": ""}
+
+
+def test_docker_without_containers(stubs: Stubs) -> None:
+    stubs.add(
+        "docker", 'case "$1" in version) echo 28.5.2;; ps) ;; *) echo "requires at least 1 argument" >&2; exit 1;; esac'
+    )
+    state = stubs.probe(Questions())
+    assert (state.docker_running, state.containers) == (True, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest "
+            "NVIDIA driver is installed and running.\n\n",
+            9,
+        ),
+        ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.200\n", 18),
+        ("No devices were found\n", 6),
+        ("Unable to determine the device handle for GPU0000:3B:00.0: Unknown Error\n", 255),
+    ],
+)
+def test_nvidia_smi_fails(stubs: Stubs, text: str, status: int) -> None:
+    stubs.prints("nvidia-smi", text, status)
+    state = stubs.probe(Questions())
+    assert (state.gpus, state.driver) == ([], "")
+    assert state.gpu_error == " ".join(text.split("\n")).strip()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "0, GPU-1, Tesla P40, [Unknown Error], 6.1, 580.173.02",
+        "0, GPU-1, Tesla P40, 23040, 6.1",
+        "WARNING: infoROM is corrupted",
+    ],
+)
+def test_nvidia_smi_prints_something_else(stubs: Stubs, row: str) -> None:
+    stubs.prints("nvidia-smi", SMI_ROWS + row + "\n")
+    state = stubs.probe(Questions())
+    assert state.gpus == []
+    assert state.gpu_error.startswith("nvidia-smi printed an unexpected row: ")
+    assert row.split(",")[0] in state.gpu_error
+
+
+def test_everything_of_the_default_fleet_can_be_asked(stubs: Stubs) -> None:
+    """The whole script is read by dash and fits on a command line (128 KiB for one argument)."""
+    fleet = make_fleet()
+    for host in fleet.hosts:
+        asked = questions(fleet, host)
+        assert len(script(asked)) < 64 * 1024
+        done = subprocess.run(
+            ["dash", "-n", "-c", script(asked)], capture_output=True, text=True, check=False, timeout=20
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_banner_before_the_output_is_skipped() -> None:
+    state = parse(["Welcome to gpu10!", "", "@@stoker identity", "x86_64 0 root 1795000000"])
+    assert (state.uid, state.user, state.time) == (0, "root", 1795000000)
+
+
+def test_no_output_at_all_is_a_host_of_which_nothing_is_known() -> None:
+    state = parse([])
+    assert (state.uid, state.os_id, state.gpu_error) == (-1, "", "nvidia-smi is not installed")
+
+
+def test_docker_as_a_snap() -> None:
+    assert parse(["@@stoker docker-path", "/snap/bin/docker", "@@stoker docker", "28.4.0"]).docker_from_snap
