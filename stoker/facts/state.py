@@ -44,6 +44,7 @@ class Container:
     restarts: int
     configuration: str
     project: str
+    ports: frozenset[int] = frozenset()  #: published on the host
 
     @property
     def running(self) -> bool:
@@ -199,6 +200,12 @@ def _containers(lines: Iterable[str]) -> dict[str, Container]:
             restarts=raw["restarts"],
             configuration=labels.get("stoker.configuration", ""),
             project=labels.get("com.docker.compose.project", ""),
+            ports=frozenset(
+                int(binding["HostPort"])
+                for bindings in (raw.get("ports") or {}).values()
+                for binding in bindings or ()
+                if binding["HostPort"].isdigit()
+            ),
         )
     return containers
 

@@ -219,27 +219,28 @@ def _gpus(host: Host, state: HostState) -> Reasons:
 
 def _ports(host: Host, state: HostState) -> Reasons:
     owners = {listener.port: listener.process for listener in state.listeners}
+    projects = {stack.project for stack in host.stacks}
+    published = {
+        port: container for container in state.containers.values() if container.running for port in container.ports
+    }
     for stack in host.stacks:
         users = [(instance.port, instance.name) for instance in stack.instances]
         users += [(stack.gateway.port, stack.gateway.container)] if stack.gateway else []
         for port, name in users:
-            container = state.containers.get(name)
-            ours = container is not None and container.running
-            if port in owners and not ours and not _held_by_stack(host, state, port):
-                yield (
-                    f"port {port}, wanted by {name}, is held by {owners[port] or 'another process'}",
-                    "stop it, or choose another port",
-                    "port-taken",
-                )
-
-
-def _held_by_stack(host: Host, state: HostState, port: int) -> bool:
-    """A port may move from one described container to another in the same deploy; Compose frees it first."""
-    projects = {stack.project for stack in host.stacks}
-    docker_holds = any(listener.port == port and "docker" in listener.process for listener in state.listeners)
-    return docker_holds and any(
-        container.running and container.project in projects for container in state.containers.values()
-    )
+            container = published.get(port)
+            if container is not None and container.project in projects:
+                continue  # also of another instance: Compose frees the port in the same deploy
+            if container is not None:
+                holder = f"the container {container.name}"
+            elif port in owners:
+                holder = owners[port] or "another process"
+            else:
+                continue
+            yield (
+                f"port {port}, wanted by {name}, is held by {holder}",
+                "stop it, or choose another port",
+                "port-taken",
+            )
 
 
 def _names(host: Host, state: HostState) -> Reasons:

@@ -140,10 +140,14 @@ def _with_error(answer: Answer) -> str:
 
 
 def _remedy(answer: Answer) -> str:
+    """What a person does about a request that failed."""
     if not answer.status:
         if "timed out" in answer.error or "Timeout" in answer.error:
             return "nothing answers in time: see whether host and engine are alive (stoker status, docker logs)"
         return "nothing listens there: see whether the container runs (docker ps -a) and what it logged last (docker logs)"
+    if "NaN or Inf" in answer.body:
+        return ("bge-m3 on Ollama does this with some texts (ollama #13572, #14657, open in 0.32) and on a sick card with all: "
+                "restart the instance; if it stays, look for XID errors of the GPU in dmesg")
     if answer.status in (401, 403):
         return "the service wants a key that the description does not give"
     if answer.status == 404:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 
 import docker.errors
 
@@ -27,7 +27,8 @@ class HostWitness:
     before: dict[str, containers.Inspection | None] = field(default_factory=dict)
     reached: bool = False
     _cards: dict[int, containers.Card] | None = None
-    _lock: Lock = field(default_factory=Lock)
+    # Looked up when it is made: pyinfra may replace threading.Lock (gevent) after this module was imported.
+    _lock: threading.Lock = field(default_factory=lambda: threading.Lock())
 
     def reach(self, names: Sequence[str]) -> str:
         """Connect and look at the containers for the first time. Raises CheckFailed."""

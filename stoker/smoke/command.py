@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 
 from rich.console import Console
 
@@ -71,7 +71,7 @@ def prepare(inventory: Path, overlays: Sequence[str] = (), selection: Selection 
 
 def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:
     """Run, and on a terminal show how far it is."""
-    total, done, failed, lock = len(checks.checks), 0, 0, Lock()
+    total, done, failed, lock = len(checks.checks), 0, 0, threading.Lock()
 
     with console.status(f"{total} checks") as status:
 

@@ -55,7 +55,7 @@ def check(entrance: Entrance, pool: Pool, members: Sequence[Member], witness: Ho
     def run(trace: Trace) -> str:
         started = time.monotonic()
         replies = send(load)
-        trace.request_ids += [reply.request_id for reply in replies if reply.request_id]
+        trace.request_ids += [reply.request_id for reply in replies if reply.status != 200 and reply.request_id]
         if witness.shell is not None:
             trace.commands.append(witness.shell.line(f"docker logs --since 1m {container}", sudo=True))
         all_answered(replies)

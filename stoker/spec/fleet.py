@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -206,7 +207,7 @@ def _host_problems(host: Host, origin: Callable[[str], str]) -> Iterator[Problem
         if len(set(instance.gpus)) != len(instance.gpus):
             yield problem("gpus", list(instance.gpus), "a GPU is named twice", "name each GPU once", name)
         if instance.engine == "vllm":
-            for argument, reason, remedy in vllm.problems_of(instance.arguments):
+            for argument, reason, remedy in vllm.problems_of(instance.arguments, _version(host.image_of(instance))):
                 yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
             share = instance.arguments.get("gpu-memory-utilization", 0.9)
             if isinstance(share, int | float) and 0 < share <= 1:
@@ -230,6 +231,12 @@ def _host_problems(host: Host, origin: Callable[[str], str]) -> Iterator[Problem
                 "lower gpu-memory-utilization, or move an instance to another GPU",
                 names,
             )
+
+
+def _version(image: str) -> str:
+    """``vllm/vllm-openai:v0.19.1`` -> 0.19.1; empty when the tag is not a plain version."""
+    match = re.fullmatch(r".*:v?(\d+(?:\.\d+)+)", image.partition("@")[0])
+    return match.group(1) if match else ""
 
 
 def _duplicates(host: Host, problem: Callable[..., Problem]) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -159,9 +158,3 @@ class Settings(Spec):
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
     ready_timeout: int = Field(default=1800, ge=10, le=86400)
-
-
-def image_version(image: str) -> tuple[int, ...] | None:
-    """``vllm/vllm-openai:v0.19.1`` -> (0, 19, 1); None when the tag is not a version."""
-    match = re.search(r":v?(\d+(?:\.\d+)*)", image.partition("@")[0])
-    return tuple(int(part) for part in match.group(1).split(".")) if match else None

@@ -5,8 +5,12 @@ Facts are those of vLLM v0.19.1 (its released wheel), the last version with code
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+import difflib
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
@@ -43,35 +47,67 @@ OURS = {
 }
 
 
-def problems_of(arguments: Mapping[str, Argument]) -> list[tuple[str, str, str]]:
-    """Each argument that cannot be used as ``(name, reason, remedy)``."""
-    found = []
-    for name, value in arguments.items():
-        head, dot, key = name.partition(".")  # of a JSON argument, one key: compilation-config.cudagraph_mode
-        plain = head.lstrip("-").replace("_", "-") + dot + key
-        if plain in REMOVED:
-            found.append((name, f"vLLM v0.19.1 does not know --{plain}", REMOVED[plain]))
-        elif plain in OURS:
-            found.append((name, "Stoker sets this argument itself", OURS[plain]))
-        elif name != plain:
-            found.append(
-                (name, "arguments are written without dashes in front and with - between words", f"write {plain!r}")
-            )
-        elif plain == "config" and not str(value).endswith((".yaml", ".yml")):
-            found.append(
-                (
-                    name,
-                    "vLLM reads a configuration file only when its name ends in .yaml or .yml",
-                    "convert it to YAML, or better write its keys as arguments here",
-                )
-            )
+Finding = tuple[str, str, str]
+
+
+def problems_of(arguments: Mapping[str, Argument], version: str) -> list[Finding]:
+    """Each argument that cannot be used as ``(name, reason, remedy)``.
+
+    ``version`` is that of the instance's image. What its parser accepts is known for one version; for others only what was
+    removed for good, and what Stoker itself sets, is refused.
+    """
+    found = [finding for name, value in arguments.items() for finding in _problem(name, value, version)]
     utilization = arguments.get("gpu-memory-utilization")
-    number = isinstance(utilization, int | float) and not isinstance(utilization, bool)
-    if utilization is not None and not (number and 0 < float(utilization) <= 1):
-        found.append(
-            ("gpu-memory-utilization", "it is a share of the GPU's memory, above 0 and at most 1", "write 0.9 for 90 %")
-        )
+    if utilization is not None and not (isinstance(utilization, int | float) and 0 < utilization <= 1):
+        reason = "it is a share of the GPU's memory, above 0 and at most 1"
+        found.append(("gpu-memory-utilization", reason, "write 0.9 for 90 %"))
     return found
+
+
+def _problem(name: str, value: Argument, version: str) -> Iterator[Finding]:
+    # --compilation-config.cudagraph_mode sets one key of a JSON argument; only the argument's own name has dashes.
+    own, dot, key = name.partition(".")
+    plain = own.lstrip("-").replace("_", "-")
+    if plain in REMOVED:
+        yield name, f"vLLM v0.19.1 does not know --{plain}", REMOVED[plain]
+    elif plain in OURS:
+        yield name, "Stoker sets this argument itself", OURS[plain]
+    elif own != plain:
+        reason = "arguments are written without dashes in front and with - between words"
+        yield name, reason, f"write {plain + dot + key!r}"
+    elif plain == "config" and not str(value).endswith((".yaml", ".yml")):
+        reason = "vLLM reads a configuration file only when its name ends in .yaml or .yml"
+        yield name, reason, "convert it to YAML, or better write its keys as arguments here"
+    elif version == known()["version"]:
+        yield from _against_parser(plain, None if dot else value)
+
+
+def _against_parser(name: str, value: Argument) -> Iterator[Finding]:
+    accepted: Mapping[str, str | list[str]] = known()["arguments"]
+    kind = accepted.get(name)
+    if kind is None:
+        close = difflib.get_close_matches(name, accepted, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else "remove it"
+        yield name, f"vLLM v{known()['version']} has no --{name}", remedy
+    elif value is None:
+        return
+    elif kind == "flag" and not isinstance(value, bool):
+        yield name, "it is a switch and takes no value", "write True or False"
+    elif kind in ("int", "float") and (
+        isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float)
+    ):
+        yield name, f"it is a {type(value).__name__}", "write a whole number" if kind == "int" else "write a number"
+    elif isinstance(kind, list) and value not in kind:
+        yield name, f"it must be one of {', '.join(kind)}", "write one of these"
+
+
+@functools.cache
+def known() -> Mapping[str, Any]:
+    """What one released version's own parser accepts, written by scripts/vllm-arguments."""
+    data: Mapping[str, Any] = json.loads(
+        resources.files("stoker.spec").joinpath("vllm_arguments.json").read_text("utf-8")
+    )
+    return data
 
 
 def to_argv(arguments: Mapping[str, Argument]) -> list[str]:

@@ -17,10 +17,12 @@ def can_be_installed(state: HostState) -> bool:
     return missing and state.os_id == "ubuntu"
 
 
-def packages(host: Host) -> list[Package]:
+HEADERS = Package("linux-headers-generic")
+
+
+def package(host: Host) -> Package:
     """The proprietary driver: the open kernel modules know no card before Turing."""
-    branch = host.settings.versions.driver_branch
-    return [Package("linux-headers-generic"), Package(f"nvidia-driver-{branch}-server")]
+    return Package(f"nvidia-driver-{host.settings.versions.driver_branch}-server")
 
 
 def awaited(host: Host, state: HostState) -> bool:
@@ -31,8 +33,9 @@ def awaited(host: Host, state: HostState) -> bool:
 def actions(host: Host, state: HostState) -> list[Action]:
     if not awaited(host, state):
         return []
-    # Held: an unattended step to a later branch would take Volta and Pascal cards away.
-    return [install(packages(host), hold=True), Action("load the driver", function=_load)]
+    # The driver is held: an unattended step to a later branch would take Volta and Pascal cards away. The headers are
+    # not: without those of a new kernel the driver's module could not be built for it.
+    return [install([HEADERS]), install([package(host)], hold=True), Action("load the driver", function=_load)]
 
 
 def _load(shell: Shell, say: Say) -> str | None:

@@ -66,6 +66,12 @@ def project(fleet: None, tmp_path: Path) -> Project:
 
 
 @pytest.fixture
+def reader(served: Served, tmp_path: Path) -> Project:
+    """The same for a test that changes nothing on any host."""
+    return copy_to(tmp_path)
+
+
+@pytest.fixture
 def gpu10(fleet: None) -> Machine:
     return GPU10
 

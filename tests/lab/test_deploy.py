@@ -41,10 +41,10 @@ def test_the_smoke_test_passes_after_the_first_deploy(served: Served) -> None:
     assert served.smoke.seconds < 30
 
 
-def test_a_second_deploy_changes_nothing(project: Project) -> None:
+def test_a_second_deploy_changes_nothing(reader: Project) -> None:
     containers = [host.containers() for host in HOSTS]
     written = [host.written() for host in HOSTS]
-    again = project.deploy()
+    again = reader.deploy()
     assert again.code == 0, again
     assert "No changes" in again.err
     assert again.seconds < _SECOND_RUN_SECONDS
@@ -52,16 +52,16 @@ def test_a_second_deploy_changes_nothing(project: Project) -> None:
     assert [host.written() for host in HOSTS] == written
 
 
-def test_check_says_that_nothing_is_pending(project: Project) -> None:
-    done = project.check()
+def test_check_says_that_nothing_is_pending(reader: Project) -> None:
+    done = reader.check()
     assert done.code == 0, done
     assert "No changes" in done.err
 
 
-def test_a_second_run_of_plain_pyinfra_changes_nothing(project: Project) -> None:
+def test_a_second_run_of_plain_pyinfra_changes_nothing(reader: Project) -> None:
     containers = [host.containers() for host in HOSTS]
     written = [host.written() for host in HOSTS]
-    again = project.pyinfra("-y")
+    again = reader.pyinfra("-y")
     assert again.code == 0, again
     # Columns of pyinfra's table: hosts, success (changed), error, no change.
     rows = re.findall(r"^ +(\S.*?) {2,}(\S+) +(\S+) +(\S+) +(\S+) *$", again.err, re.MULTILINE)
@@ -74,8 +74,8 @@ def test_a_second_run_of_plain_pyinfra_changes_nothing(project: Project) -> None
     assert [host.written() for host in HOSTS] == written
 
 
-def test_the_dry_plan_of_plain_pyinfra_is_empty(project: Project) -> None:
-    done = project.pyinfra("--json")
+def test_the_dry_plan_of_plain_pyinfra_is_empty(reader: Project) -> None:
+    done = reader.pyinfra("--json")
     assert done.code == 0, done
     plan = json.loads(done.out)["plan"]
     assert len(plan) > 10
@@ -90,8 +90,8 @@ def test_the_dry_plan_of_plain_pyinfra_is_empty(project: Project) -> None:
     ("host", "port", "model"),
     [(GPU10, 11434, "qwen2.5-14b"), (GPU65, 11436, "qwen2.5-14b"), (GPU65, 11436, "llama3.1-8b")],
 )
-def test_the_gateways_route_by_model(project: Project, host: object, port: int, model: str) -> None:
+def test_the_gateways_route_by_model(reader: Project, host: object, port: int, model: str) -> None:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 8})
     url = f"http://{host.address}:{port}/v1/chat/completions"  # type: ignore[attr-defined]
-    done = project.lab_run("curl", "-sS", "-m", "20", "-H", "Content-Type: application/json", "-d", body, url)
+    done = reader.lab_run("curl", "-sS", "-m", "20", "-H", "Content-Type: application/json", "-d", body, url)
     assert json.loads(done.out)["model"] == model

@@ -1,10 +1,9 @@
-"""A deploy that is interrupted, and an engine that does not come up."""
+"""A deploy that is not alone, one that is interrupted, and an engine that does not come up."""
 
 from __future__ import annotations
 
 import signal
 
-import pytest
 from support.commands import wait_for
 from support.machine import Machine
 from support.project import Project
@@ -12,33 +11,34 @@ from support.project import Project
 QWEN = "vllm_qwen_gpu2"
 
 
-def test_ctrl_c_during_the_wait_and_the_next_run_finishes(project: Project, gpu10: Machine) -> None:
-    gpu10.set_load_seconds(6)
+def test_a_second_deploy_is_refused_and_ctrl_c_loses_nothing(project: Project, gpu10: Machine) -> None:
+    gpu10.set_load_seconds(8)
     gpu10.sh(f"docker rm -f {QWEN}")
     first = project.start("stoker", "deploy", "--yes")
     wait_for("the engine loads", lambda: gpu10.holds(f"docker logs {QWEN} 2>&1 | grep -q 'GPU lock taken'"), 60)
+    second = project.deploy()
+    assert second.code == 3, second
+    assert "another deploy" in second.err
+
     first.send_signal(signal.SIGINT)
-    done = project.finish(first, 10)
-    assert done.code == 130, done
-    assert "Interrupted" in done.err
+    interrupted = project.finish(first, 10)
+    assert interrupted.code == 130, interrupted
+    assert "Interrupted" in interrupted.err
     begun = gpu10.containers()[QWEN]
-    assert project.check().code == 2  # it has not answered yet
     again = project.deploy()
     assert again.code == 0, again
+    assert f"{QWEN}: ready" in again.err
     assert gpu10.containers()[QWEN] == begun
-    assert project.check().code == 0
 
 
-@pytest.mark.parametrize(("fault", "said"), [("crash-loading", "cause"), ("oom-start", "memory")])
-def test_an_engine_that_does_not_come_up_is_diagnosed(fault: str, said: str, project: Project, gpu10: Machine) -> None:
+def test_an_engine_that_crashes_is_diagnosed_and_the_next_run_heals(project: Project, gpu10: Machine) -> None:
     before = gpu10.containers()
-    gpu10.fault(QWEN, fault)
+    gpu10.fault(QWEN, "crash-loading")
     gpu10.sh(f"docker rm -f {QWEN}")
     failed = project.deploy(seconds=90)
     assert failed.code == 1, failed
-    assert QWEN in failed.err
-    assert said in failed.err
-    assert "remedy" in failed.err
+    for said in (f"{QWEN} failed", "cause", "remedy", f"docker logs --tail 500 {QWEN}"):
+        assert said in failed.err, failed
     assert failed.seconds < 60
     gpu10.fault(QWEN, "clear")
     healed = project.deploy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from rich.console import Console
 
 if "STOKER_INVENTORY" not in os.environ:
     pytest.skip("needs a fleet: set STOKER_INVENTORY to an inventory file", allow_module_level=True)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # gevent's word that pytest has imported ssl already; nothing here uses it
+    import pyinfra_cli  # noqa: F401  (before all that uses threads: it patches the standard library for gevent)
 
 from stoker.inventory import group_data_directories
 from stoker.smoke.check import Result

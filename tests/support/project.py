@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from support.commands import ROOT, Done, finish, run, start
 _LAB_RUN = str(ROOT / "lab/run")
 _SAME = ("deploy.py", "config.py", "tasks")
 _OWN = ("inventory.py", "group_data")
+
+
+def pyinfra_argv(*argv: str) -> list[str]:
+    """The command line of plain pyinfra, which reads no settings of ours from the environment."""
+    return ["pyinfra", "inventory.py", "deploy.py", "--group-data", str(ROOT / "lab/group_data"), *argv]
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,20 @@ class Project:
         return self.stoker("deploy", "--check", *argv, seconds=60, **env)
 
     def pyinfra(self, *argv: str, seconds: float = 120) -> Done:
-        """Plain pyinfra, which reads no settings of ours from the environment."""
-        overlay = str(ROOT / "lab/group_data")
-        return self.lab_run("pyinfra", "inventory.py", "deploy.py", "--group-data", overlay, *argv, seconds=seconds)
+        return self.lab_run(*pyinfra_argv(*argv), seconds=seconds)
 
-    def predicted(self) -> set[tuple[str, str]]:
-        """(operation, host) of everything that a dry run of plain pyinfra says will change."""
-        done = self.pyinfra("--json")
+    def at_once(self, *commands: Sequence[str], seconds: float = 60) -> list[Done]:
+        """Run several programs in the lab's network at the same time."""
+        return [finish(process, seconds) for process in [self.start(*argv) for argv in commands]]
+
+    def predicted(self) -> tuple[Done, set[tuple[str, str]]]:
+        """What `stoker deploy --check` says, and (operation, host) of everything that plain pyinfra predicts as changed."""
+        dry = start(_LAB_RUN, *pyinfra_argv("--json"), cwd=self.directory)
+        check = self.check()
+        done = finish(dry, 60)
         assert done.code == 0, done
         plan = json.loads(done.out)["plan"]
-        return {(operation["name"], host) for operation in plan for host in operation["hosts_with_change"]}
+        return check, {(operation["name"], host) for operation in plan for host in operation["hosts_with_change"]}
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Start a program in the lab's network; hand it to :meth:`finish`."""

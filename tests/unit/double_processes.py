@@ -56,7 +56,7 @@ def make_host(directory: Path, *cards: str, driver: str = "580.173.02") -> Path:
 
 def environment(host: Path, **more: str) -> dict[str, str]:
     """Environment of a double's process on that host."""
-    packages = [DOUBLES / "vllm", DOUBLES / "ollama", DOUBLES / "driver", DOUBLES / "serve"]
+    packages = [DOUBLES / "vllm", DOUBLES / "vllm" / "probe", DOUBLES / "ollama", DOUBLES / "driver", DOUBLES / "serve"]
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "OLLAMA_", "VLLM_", "CUDA_"))
     }

@@ -41,9 +41,10 @@ INSPECT = {
         "com.docker.compose.project": "memoryx-hybrid",
         "x": 'a "b"',
     },
+    "ports": {"8000/tcp": [{"HostIp": "", "HostPort": "11405"}], "9000/tcp": None},
 }
 
-STRANGER = {**INSPECT, "name": "/grafana", "status": "exited", "restarts": 0, "labels": None}
+STRANGER = {**INSPECT, "name": "/grafana", "status": "exited", "restarts": 0, "labels": None, "ports": None}
 
 
 class Stubs:
@@ -215,6 +216,7 @@ def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
         2,
         "0123456789abcdef",
         "memoryx-hybrid",
+        frozenset({11405}),
     )
     stranger = state.containers["grafana"]
     assert (stranger.running, stranger.project, stranger.configuration) == (False, "", "")

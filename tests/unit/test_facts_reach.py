@@ -103,7 +103,7 @@ def test_what_can_be_reached(listening: int) -> None:
             "http://127.0.0.1/closed": ("127.0.0.1", closed_port()),
             "http://no.such.name.invalid": ("no.such.name.invalid", 80),
             # An address without a name: there is nothing to resolve.
-            "http://192.0.2.1:9": ("192.0.2.1", 9),
+            "http://127.9.9.9:9": ("127.9.9.9", 9),
         }
     )
     done = subprocess.run(["dash", "-c", str(command)], capture_output=True, text=True, check=False, timeout=60)
@@ -113,5 +113,5 @@ def test_what_can_be_reached(listening: int) -> None:
         "http://127.0.0.1/b?c=d&e": "ok",
         "http://127.0.0.1/closed": "connection",
         "http://no.such.name.invalid": "name",
-        "http://192.0.2.1:9": "connection",
+        "http://127.9.9.9:9": "connection",
     }

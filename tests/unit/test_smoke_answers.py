@@ -66,6 +66,7 @@ def test_something_else_than_a_chat_answer(body: object) -> None:
         (Answer(0, 20, "", {}, "curl: (28) Operation timed out"), "(28)", "alive"),
         (ok({"error": "x"}, 404), "HTTP 404", "arguments"),
         (ok({"error": "x"}, 503), "HTTP 503", "instances"),
+        (ok({"error": "embedding contains NaN or Inf values"}, 500), "HTTP 500", "restart the instance"),
         (ok({"error": "no key"}, 401), "HTTP 401", "key"),
         (ok("partial", 200, "curl: (18) transfer closed"), "(18)", "log"),
     ],

@@ -172,6 +172,14 @@ def test_spread() -> None:
         spread.all_answered([Reply(200, "", ""), Reply(503, "", "busy"), Reply(503, "", "busy")])
 
 
+def test_a_spread_that_fails_names_who_failed() -> None:
+    with rack() as one:
+        one.engines["nginx_0"].replies["/v1/chat/completions"] = as_json({"error": "x"}, 500)
+        found = failed(smoked(one))["nginx_0: spread over llama"].found
+    assert found.splitlines()[0] == '6 x HTTP 500: {"error": "x"}'
+    assert "answered by llama_0, llama_1" in found
+
+
 def test_the_gateways_log() -> None:
     log = '{"id": "1", "member": "a:1, b:2"}\nnot json\n["x"]\n{"id": "2", "member": "c:3"}\n{"id": "3", "member": ""}\n'
     assert answering(log, {"1", "3"}) == {"1": "b:2", "3": ""}

@@ -58,9 +58,10 @@ def describe(action: argparse.Action, group: str) -> dict[str, Any]:
             entry[name] = list(value) if not isinstance(value, str) else value
     if isinstance(action.default, (str, int, float, bool, list)):
         entry["default"] = action.default
-    fields = dataclass_fields(action.type)
-    if fields:
-        entry["fields"] = fields
+    target = dataclass_of(action.type)
+    if target:
+        entry["class"] = target.__name__
+        entry["fields"] = [field.name for field in dataclasses.fields(target) if field.init]
     return entry
 
 
@@ -83,13 +84,12 @@ def type_name(function: Any) -> str:
     return name
 
 
-def dataclass_fields(function: Any) -> list[str]:
-    """Field names of the configuration object that an argument is parsed into, or none."""
+def dataclass_of(function: Any) -> type | None:
+    """The configuration object that an argument is parsed into, or none."""
     inner, _ = unwrap(function)
-    for value in getattr(inner, "__defaults__", None) or ():
-        if dataclasses.is_dataclass(value):
-            return [field.name for field in dataclasses.fields(value) if field.init]
-    return []
+    return next(
+        (value for value in getattr(inner, "__defaults__", None) or () if dataclasses.is_dataclass(value)), None
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ mkdir -p "$target/lab_vllm" "$target/lab_gpu" "$target/lab_serve" "$target/torch
 cp "$here"/lab_vllm/*.py "$here"/lab_vllm/arguments.json "$target/lab_vllm/"
 cp "$here"/../driver/lab_gpu/*.py "$target/lab_gpu/"
 cp "$here"/../serve/lab_serve/*.py "$target/lab_serve/"
-cp "$here"/torch/*.py "$target/torch/"
+cp "$here"/probe/torch/*.py "$target/torch/"
 cat >"$root/usr/local/bin/vllm" <<'VLLM'
 #!/usr/bin/python3 -I
 import sys

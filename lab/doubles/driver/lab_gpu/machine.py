@@ -6,7 +6,10 @@ import json
 import os
 from typing import NotRequired, TypedDict
 
-from lab_gpu import paths
+from lab_gpu import paths, settings
+
+# The CUDA version that nvidia-smi of a driver branch shows.
+CUDA_OF_BRANCH = {"525": "12.0", "535": "12.2", "550": "12.4", "570": "12.8", "580": "13.0", "590": "13.1"}
 
 
 class Gpu(TypedDict):
@@ -46,9 +49,13 @@ def read_machine() -> Machine | None:
     try:
         with open(paths.gpus_file(), encoding="utf-8") as handle:
             machine: Machine = json.load(handle)
-            return machine
     except FileNotFoundError:
         return None
+    name, version = settings.fault("driver")
+    if name == "version" and version:
+        machine["driver_version"] = version
+        machine["cuda_version"] = CUDA_OF_BRANCH.get(version.split(".")[0], machine["cuda_version"])
+    return machine
 
 
 def visible_gpus(machine: Machine | None) -> list[Gpu]:

@@ -23,6 +23,21 @@ _MODEL_OPTION_NOTE = (
 )
 
 
+class LoraModules(argparse.Action):
+    """--lora-modules name=path or JSON; other words are an error of the whole line, not of the argument."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        modules = []
+        for word in values or []:
+            try:
+                modules.append(word if "=" in word else json.loads(word))
+            except json.JSONDecodeError:
+                parser.error(f"Invalid JSON format for --lora-modules: {word}")
+        setattr(namespace, self.dest, modules)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with the wording of Python 3.12 (the image's), whichever Python runs the double."""
 
@@ -94,8 +109,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         elif entry["action"] == "store_true":
             options.update(action="store_true", default=False)
         else:
-            options["action"] = entry["action"]
-            options["type"] = _conversion(entry["type"], entry["dest"], entry.get("fields", []))
+            options["action"] = LoraModules if entry["dest"] == "lora_modules" else entry["action"]
+            options["type"] = _conversion(entry["type"], entry)
             options.update({name: entry[name] for name in ("nargs", "choices", "metavar") if name in entry})
         title = entry["group"]
         target: Any = parser
@@ -296,15 +311,14 @@ def human_readable_int_or_auto(text: str) -> int:
     return -1 if text.strip().lower() in ("-1", "auto") else human_readable_int(text)
 
 
-def _conversion(name: str, dest: str, fields: list[str]) -> Callable[[str], Any]:
+def _conversion(name: str, entry: dict[str, Any]) -> Callable[[str], Any]:
+    """The function that turns a word into the argument's value; `name` is, for instance, `optional(int)`."""
     wrapper, _, inner = name.partition("(")
     if inner and wrapper in ("optional", "parse"):
-        convert = _conversion(inner[:-1], dest, fields)
+        convert = _conversion(inner[:-1], entry)
         return _optional(convert, inner) if wrapper == "optional" else _named_errors(convert, inner[:-1])
     if name == "dataclass":
-        return _object_of(fields, dest)
-    if dest == "lora_modules":
-        return _lora_module
+        return _object_of(entry["class"], entry["fields"])
     known: dict[str, Callable[[str], Any]] = {
         "str": str,
         "int": int,
@@ -328,24 +342,16 @@ def _named_errors(convert: Callable[[str], Any], name: str) -> Callable[[str], A
         try:
             return convert(text)
         except ValueError as error:
-            shown = f"<class '{name}'>" if name in ("int", "float", "str") else f"<function {name} at 0x7f5e0c3f1d00>"
+            function = {"json": "loads"}.get(name, name)
+            plain = name in ("int", "float", "str")
+            shown = f"<class '{name}'>" if plain else f"<function {function} at 0x7f5e0c3f1d00>"
             raise argparse.ArgumentTypeError(f"Value {text} cannot be converted to {shown}.") from error
 
     return checked
 
 
-def _lora_module(text: str) -> Any:
-    if "=" in text:
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise argparse.ArgumentTypeError(f"Invalid JSON format for --lora-modules: {text}") from None
-
-
-def _object_of(fields: list[str], dest: str) -> Callable[[str], Any]:
+def _object_of(title: str, fields: list[str]) -> Callable[[str], Any]:
     """Conversion into a configuration object: JSON with known keys only."""
-    title = "".join(part.capitalize() for part in dest.split("_"))
     more = "For further information visit https://errors.pydantic.dev/2.12/v/"
 
     def refuse(text: str, kind: str) -> NoReturn:
