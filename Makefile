@@ -42,7 +42,7 @@ status: env ## one table: containers, health, GPU memory, gateways
 
 # What this machine lacks is said before anything is changed on it.
 machine:
-	@lab/up --check
+	@scripts/check-machine
 
 lab-up: machine env ## start the lab (root)
 	@lab/up

@@ -48,7 +48,7 @@ def main() -> int:
             files = check_sums(directory, arguments.repository, commit, wanted)
             checked = "checksums"
     except Failure as failure:
-        print(f"ERROR {failure}", flush=True)
+        print(f"ERROR {' '.join(str(failure).split())}", flush=True)  # one line: the deploy shows the last one
         return 1
     manifest = {"repository": arguments.repository, "revision": arguments.revision, "commit": commit, "checked": checked, "files": files}
     temporary = directory / (MANIFEST + ".new")
@@ -67,7 +67,7 @@ def listing(repository, revision, exclude):
     try:
         info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=20)
     except GatedRepoError:
-        raise Failure(f"{repository} is gated: accept its licence on the hub and give a token (`keys` in group_data/all.py)") from None
+        raise gated(repository) from None
     except RevisionNotFoundError:
         raise Failure(f"{repository} has no revision {revision}: correct `revision` of the model") from None
     except RepositoryNotFoundError:
@@ -88,8 +88,13 @@ def listing(repository, revision, exclude):
     return wanted, info.sha
 
 
+def gated(repository):
+    return Failure(f"{repository} is gated: accept its licence on the hub and give a token (`keys` in group_data/all.py)")
+
+
 def download(directory, repository, commit, wanted):
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
 
     missing = {path: size for path, (size, _, _) in wanted.items() if not (directory / path).is_file() or (directory / path).stat().st_size != size}
     need, free = sum(missing.values()), os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
@@ -100,7 +105,9 @@ def download(directory, repository, commit, wanted):
     stop = threading.Event()
     threading.Thread(target=report, args=(directory, sum(size for size, _, _ in wanted.values()), stop), daemon=True).start()
     try:
-        snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=list(wanted), max_workers=4)
+        snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=list(missing), max_workers=4)
+    except GatedRepoError:  # the listing is open to everybody
+        raise gated(repository) from None
     except Exception as error:
         raise Failure(f"download of {repository} stopped: {type(error).__name__}: {str(error)[:300]}; the next deploy goes on from here") from None
     finally:
@@ -148,7 +155,10 @@ def check_structure(directory):
                       "into its directory")
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        lacking = sorted(set(json.loads(index.read_text())["weight_map"].values()) - {path.name for path in weights})
+        try:
+            lacking = sorted(set(json.loads(index.read_text())["weight_map"].values()) - {path.name for path in weights})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Failure(f"{index.name} of {directory.name} cannot be read: copy it again") from None
         if lacking:
             raise Failure(f"{directory.name} lacks {', '.join(lacking)}: copy them too")
     for path in weights:
@@ -157,7 +167,7 @@ def check_structure(directory):
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length))
                 end = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-            except (struct.error, ValueError, KeyError, MemoryError, OverflowError):
+            except (struct.error, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError, OverflowError):
                 raise Failure(f"{path.name} of {directory.name} is not a safetensors file (a Git LFS pointer, or half a file): copy it again") from None
         if end != path.stat().st_size:
             raise Failure(f"{path.name} of {directory.name} has {path.stat().st_size} bytes, its header says {end}: copy it again")

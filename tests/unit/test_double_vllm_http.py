@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +194,39 @@ def test_embeddings_of_a_pooling_model(tmp_path: Path) -> None:
         assert "GPU KV cache size" not in double.text()
         too_long = double.post("/v1/embeddings", {"model": "bge-m3", "input": "word " * 9000})
         assert (too_long.status_code, "maximum context length is 8192" in too_long.text) == (400, True)
+
+
+def test_idle_connections_do_not_hold_the_stop(v100: Path, llama: Path) -> None:
+    arguments = ("--gpu-memory-utilization", "0.3", "--max-model-len", "8192", "--served-model-name", "llama3.1-8b")
+    with (
+        running(start_vllm(v100, "serve", str(llama), *arguments)) as double,
+        httpx.Client(base_url=double.url) as client,
+    ):
+        double.wait_ready()
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+        assert client.get("/health").status_code == 200
+        double.process.terminate()
+        assert double.wait_exit(3) == 0
+    assert "Waiting for connections to close." not in double.text()
+
+
+def test_large_bodies_with_expect_and_broken_requests(served: Double) -> None:
+    command = [
+        "curl",
+        "-sS",
+        "-m",
+        "5",
+        "-H",
+        "Content-Type: application/json",
+        "-H",
+        "Expect: 100-continue",
+        "-d",
+        json.dumps(CHAT),
+    ]
+    began = time.monotonic()
+    answer = subprocess.run([*command, served.url + "/v1/chat/completions"], capture_output=True, text=True, timeout=15)
+    assert json.loads(answer.stdout)["object"] == "chat.completion"
+    assert time.monotonic() - began < 0.9
+    with socket.create_connection(("127.0.0.1", served.port)) as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 400")

@@ -58,19 +58,12 @@ class Api:
         if route is None:
             return HttpResponse(404, b"404 page not found", "text/plain")
         try:
-            return await route(_body(request) if method != "GET" else {})
+            response = await route(_body(request) if method != "GET" else {})
         except (Refusal, RunnerError) as error:
-            if request.path.startswith("/v1/"):
-                kind = (
-                    "not_found_error"
-                    if error.status == 404
-                    else "invalid_request_error"
-                    if error.status < 500
-                    else "api_error"
-                )
-                about = {"message": str(error), "type": kind, "param": None, "code": None}
-                return json_response({"error": about}, error.status)
-            return json_response({"error": str(error)}, error.status)
+            response = _refused(request.path, str(error), error.status)
+        if response.content_type == "application/json":
+            response.content_type = "application/json; charset=utf-8"
+        return response
 
     async def root(self, body: dict[str, Any]) -> HttpResponse:
         return HttpResponse(200, b"Ollama is running", "text/plain; charset=utf-8")
@@ -279,6 +272,14 @@ class Api:
         if model is None:
             raise Refusal(404, f'model "{body.get("model") or body.get("name")}" not found, try pulling it first')
         return model
+
+
+def _refused(path: str, text: str, status: int) -> HttpResponse:
+    """An error in Ollama's form, or in OpenAI's below /v1/."""
+    if not path.startswith("/v1/"):
+        return json_response({"error": text}, status)
+    kind = "not_found_error" if status == 404 else "invalid_request_error" if status < 500 else "api_error"
+    return json_response({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
 
 
 async def _json_lines(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:

@@ -30,6 +30,7 @@ from lab_vllm.metrics import Metrics
 
 WATCHDOG_SECONDS = 5.0  # entrypoints/launcher.py
 STATS_SECONDS = 10.0  # VLLM_LOG_STATS_INTERVAL
+KEEP_ALIVE_SECONDS = 5.0  # VLLM_HTTP_TIMEOUT_KEEP_ALIVE
 INTERRUPTED = 130  # an uncaught KeyboardInterrupt, which is what SIGTERM while loading becomes
 
 
@@ -134,7 +135,8 @@ class Server:
         api.on_dead_request = self.stopping.set
         api.kill_engine = engine.process.kill
         access = (lambda line: None) if self.arguments.disable_uvicorn_access_log else log.plain
-        http = HttpServer(api.handle, access)
+        idle = float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE") or KEEP_ALIVE_SECONDS)
+        http = HttpServer(api.handle, access, name="uvicorn", idle_seconds=idle)
         host = self.arguments.host or "0.0.0.0"
         log.info("api_server.py:596", f"Starting vLLM server on http://{host}:{self.arguments.port}")
         log.info("launcher.py:37", "Available routes are:")
@@ -161,9 +163,8 @@ class Server:
             log.info("launcher.py:137", "Shutting down FastAPI HTTP server.")
         server.close()
         log.raw_error("INFO:     Shutting down")
-        if http.connections:
-            http.close_idle()
-            await asyncio.sleep(0)
+        http.close_idle()
+        await asyncio.sleep(0.01)
         if http.connections:
             log.raw_error("INFO:     Waiting for connections to close. (CTRL+C to force quit)")
             await http.finish()
