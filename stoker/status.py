@@ -112,13 +112,20 @@ def status(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
         return NOT_STARTED
     wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
     if not wanted:
-        print(f"no host matches {', '.join(limit)}; there are {', '.join(host.name for host in fleet.hosts)}", file=sys.stderr)
+        print(
+            f"no host matches {', '.join(limit)}; there are {', '.join(host.name for host in fleet.hosts)}",
+            file=sys.stderr,
+        )
         return NOT_STARTED
     access = logins(loaded)
     with ThreadPoolExecutor(len(wanted)) as pool:
         found = list(pool.map(lambda host: ask(fleet, host, access.get(host.name)), wanted))
     if as_json:
-        print(json.dumps({"ready": all(host.ready for host in found), "hosts": [asdict(host) for host in found]}, indent=2))
+        print(
+            json.dumps(
+                {"ready": all(host.ready for host in found), "hosts": [asdict(host) for host in found]}, indent=2
+            )
+        )
     else:
         show(found, Console(highlight=False))
     return ALL_READY if all(host.ready for host in found) else NOT_ALL_READY
@@ -158,7 +165,9 @@ def _cards(output: str) -> Mapping[int, Card]:
         return {}
 
 
-def judge(fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: bool = False) -> HostStatus:
+def judge(
+    fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: bool = False
+) -> HostStatus:
     """A host's status from what its probe found. Pure."""
     return HostStatus(
         host.name,
@@ -234,7 +243,9 @@ def _rows(host: HostStatus) -> list[tuple[str, ...]]:
     for instance in host.instances:
         memory = ", ".join(f"{used / 1024:.1f} of {total / 1024:.1f} GiB" for used, total in instance.gpu_memory_mib)
         gpus = ",".join(map(str, instance.gpus))
-        rows.append((instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory or "?"))
+        rows.append(
+            (instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory or "?")
+        )
     for gateway in host.gateways:
         rows.append((gateway.name, "-", gateway.url, ", ".join(gateway.models), gateway.container, gateway.health, "-"))
     return rows

@@ -17,18 +17,18 @@ def directories() -> None:
 
 def images() -> None:
     run = session()
-    described = run.fleet.host(host.name)
+    described = run.fleet.host(host.name).only(run.only)
     converge(name="Images", run=run, step=lambda state: image_steps.actions(described, state))
 
 
 def files() -> None:
     run = session()
-    described = run.fleet.host(host.name)
+    described = run.fleet.host(host.name).only(run.only)
     token = run.hub_token(host.name)
     converge(name="Model files", run=run, step=lambda state: model_steps.actions(described, state, token))
 
 
 def ollama_library() -> None:
     run = session()
-    described = run.fleet.host(host.name)
+    described = run.fleet.host(host.name).only(run.only)
     converge(name="Ollama models", run=run, step=lambda state: ollama.actions(described, state))

@@ -24,5 +24,5 @@ def container_toolkit() -> None:
 
 def cards_in_containers() -> None:
     run = session()
-    described = run.fleet.host(host.name)
+    described = run.fleet.host(host.name).only(run.only)
     converge(name="GPUs in containers", run=run, step=lambda state: images.probes(described, state))

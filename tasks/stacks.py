@@ -26,8 +26,11 @@ def containers() -> None:
         name="Containers",
         run=run,
         step=lambda state: [
-            action
-            for stack in described.stacks
-            for action in steps.container_actions(described, stack, state, run.only)
+            *([] if run.only else steps.forgotten(described, state)),
+            *(
+                action
+                for stack in described.stacks
+                for action in steps.container_actions(described, stack, state, run.only)
+            ),
         ],
     )

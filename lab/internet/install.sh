@@ -16,5 +16,5 @@ printf '#!/bin/sh\nexec /usr/bin/python3 /usr/lib/lab-internet/fault.py "$@"\n' 
 chmod 0755 "$root/usr/lib/lab-internet/fault"
 
 # Debian's own registry service has other settings and the same port.
-systemctl --root="$root" --quiet disable docker-registry.service 2>/dev/null || true
-systemctl --root="$root" --quiet enable nginx.service lab-dns.service lab-registry.service lab-hub.service
+chroot "$root" systemctl --quiet disable docker-registry.service 2>/dev/null || true
+chroot "$root" systemctl --quiet enable nginx.service lab-dns.service lab-registry.service lab-hub.service

@@ -68,7 +68,9 @@ def script(questions: Questions) -> str:
         parts.append(
             _section("units")
             + "".join(
-                f'printf \'%s\\t%s %s\\n\' {quote(unit)} "$(systemctl is-active {quote(unit)} 2>/dev/null)" "$(systemctl is-enabled {quote(unit)} 2>/dev/null)"; '
+                # Only a unit that exists: for another one older systemd (252) says nothing that could tell.
+                f'test "$(systemctl show -p LoadState --value {quote(unit)} 2>/dev/null)" = loaded && '
+                f'printf \'%s\\t%s %s\\n\' {quote(unit)} "$(systemctl is-active {quote(unit)})" "$(systemctl is-enabled {quote(unit)} 2>/dev/null)"; '
                 for unit in questions.units
             )
         )
@@ -87,9 +89,7 @@ def script(questions: Questions) -> str:
             )
         )
     for directory in questions.model_directories:
-        parts.append(
-            _section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null"
-        )
+        parts.append(_section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null")
     parts.append(_docker(questions))
     if questions.http:
         parts.append(_http(questions.http))
@@ -128,7 +128,7 @@ def _http(probes: Sequence[HttpProbe]) -> str:
         if probe.header:
             # Not -w %header{}: Ubuntu 22.04 has curl 7.81, which does not know it.
             awk = f"awk -F': ' 'tolower($1) == \"{probe.header.lower()}\" {{print \"{probe.name}\\t\" $2}}'"
-            lines.append(f"curl -s -o /dev/null -m 2 -D - {url} | tr -d '\\r' | {awk} &")
+            lines.append(f"curl -q -s --noproxy '*' -o /dev/null -m 2 -D - {url} | tr -d '\\r' | {awk} &")
         else:
-            lines.append(f"curl -s -o /dev/null -m 2 -w '{probe.name}\\t%{{http_code}}\\n' {url} &")
+            lines.append(f"curl -q -s --noproxy '*' -o /dev/null -m 2 -w '{probe.name}\\t%{{http_code}}\\n' {url} &")
     return "\n".join([*lines, "wait; fi"])

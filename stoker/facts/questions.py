@@ -13,12 +13,14 @@ from stoker.steps.layout import READY
 
 def questions(fleet: Fleet, host: Host) -> Questions:
     wanted: list[packages.Package] = [*BASE, *toolkit.packages(host)]
+    wanted += [packages.Package(name) for name in docker.known_packages()]
     # Names differ between distributions; asking for all of them costs nothing.
     for os_id in ("debian", "ubuntu"):
         wanted += docker.packages(host, HostState(os_id=os_id))
     names = [instance.name for _, instance in host.instances()]
     files = [
         *sources.files(host),
+        *toolkit.files(),
         *layout.directories(host),
         *(file.path for file in layout.tools(host)),
         *ollama.files(host),

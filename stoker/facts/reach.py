@@ -23,13 +23,18 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
         urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
     if images.actions(host, state):
         urls += mirrors.registries or ["https://registry-1.docker.io"]
-    if any(not models.is_complete(directory, model, state) for directory, (model, _) in models.wanted(host).items()):
+    # A model that somebody copied there is checked without the hub, too.
+    if any(
+        not models.is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})
+        for directory, (model, _) in models.wanted(host).items()
+    ):
         urls.append(mirrors.hub)
     if any(entry.base_manifest not in state.files for entry in ollama.served(host)):
         urls.append(mirrors.ollama or "https://registry.ollama.ai")
     found = {}
     for url in dict.fromkeys(urls):
-        parts = urlsplit((proxy.https if url.startswith("https") else proxy.http) or url)
+        direct = urlsplit(url).hostname in proxy.no_proxy
+        parts = urlsplit(url if direct else (proxy.https if url.startswith("https") else proxy.http) or url)
         found[url] = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     return found
 

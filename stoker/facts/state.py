@@ -167,11 +167,13 @@ def _files(stats: Iterable[str], digests: Iterable[str]) -> dict[str, FileState]
 
 def _gpus(lines: Sequence[str]) -> tuple[list[Gpu], str, str]:
     """Cards, driver version, and nvidia-smi's own words when it failed. The last line is ``rc=N``."""
-    if not lines or lines[-1] != "rc=0":
+    rows = [line for line in lines[:-1] if not line.startswith("WARNING:")]
+    # 14: a damaged infoROM; the card works, and nvidia-smi says so in a warning.
+    if not lines or not (lines[-1] == "rc=0" or (lines[-1] == "rc=14" and rows)):
         text = " ".join(line.strip() for line in lines[:-1] if line.strip())
         return [], "", text or "nvidia-smi is not installed"
     gpus, driver = [], ""
-    for row in csv.reader(lines[:-1], skipinitialspace=True):
+    for row in csv.reader(rows, skipinitialspace=True):
         if len(row) != 6:
             return [], "", f"nvidia-smi printed an unexpected row: {','.join(row)}"
         index, uuid, name, memory, capability, driver = (cell.strip() for cell in row)

@@ -13,6 +13,7 @@ from stoker.facts.host_state import current, forget, pin
 from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
 from stoker.operations.shell import say_on, shell_on
+from stoker.ready.wait import ConnectionLost
 from stoker.run.session import Session
 from stoker.steps import driver
 from stoker.steps.action import Action
@@ -35,20 +36,38 @@ def converge(run: Session, step: Step, needs_gpus: bool = True, reloads: bool = 
     if needs_gpus and driver.awaited(run.fleet.host(host.name), found):
         host.noop("waits for the driver")
         return
+    gone = lost(found, needs_gpus)
+    if gone:
+        yield FunctionCommand(_call, (Action("look at the host", function=lambda shell, say: gone),), {})
+        return
     actions = step(found)
     if not actions:
         pin(host)
         host.noop("as described")
         return
+    if reloads:
+        run.reloaded.add(host.name)
+        if any(action.interrupts for action in actions):
+            run.interrupted.add(host.name)
     if not state.is_executing:
         run.planned.setdefault(host.name, []).extend(actions)
-    elif reloads:
-        run.reloaded.add(host.name)
     for action in actions:
         if state.is_executing:
             host.log(str(action), log_func=logger.info)
             forget(host)
         yield _command(action)
+
+
+def lost(found: HostState, needs_gpus: bool) -> str:
+    """Why nothing can be decided by what was found; empty when it can.
+
+    pyinfra turns a connection that is lost while a fact is gathered into the fact's default, an empty state.
+    """
+    if found.uid < 0:
+        return "the host cannot be reached any more; deploy again when it can"
+    if needs_gpus and found.gpu_error:
+        return f"its cards are gone: {found.gpu_error}"
+    return ""
 
 
 def _command(action: Action) -> StringCommand | FunctionCommand:
@@ -62,12 +81,18 @@ def _command(action: Action) -> StringCommand | FunctionCommand:
 def _call(state: Any, host: Any, action: Action) -> bool:
     """pyinfra looks at the result only of functions that take state and host: False is a failure without a traceback."""
     assert action.function is not None
-    error = action.function(shell_on(host), say_on(host))
+    try:
+        error = action.function(shell_on(host), say_on(host))
+    except ConnectionLost as lost_connection:
+        error = f"the connection was lost ({lost_connection}); deploy again"
     return _report(host, action, error)
 
 
 def _long(state: Any, host: Any, action: Action) -> bool:
-    error = run_long(shell_on(host), say_on(host), action)
+    try:
+        error = run_long(shell_on(host), say_on(host), action)
+    except ConnectionLost as lost_connection:
+        error = f"the connection was lost ({lost_connection}); deploy again"
     return _report(host, action, error)
 
 

@@ -28,7 +28,7 @@ def verdict(run: Session, host_name: str) -> list[Refusal]:
     described = run.fleet.host(host_name)
     found = current(host, run.fleet)
     against = refusals(described, found, int(time.time()))
-    wanted = addresses(described, found)
+    wanted = addresses(described.only(run.only), found)
     if wanted and not against:
         # Mirrors matter only when something has to be downloaded.
         reach: dict[str, str] = host.get_fact(Reach, addresses=wanted)

@@ -7,14 +7,15 @@ from collections.abc import Generator
 from typing import Any
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api import FunctionCommand, operation
 
 from stoker.facts.host_state import current, forget, pin
 from stoker.facts.state import HostState
+from stoker.operations.converge import lost
 from stoker.operations.shell import shell_on
 from stoker.ready.stamp import is_proven
 from stoker.ready.target import Target
-from stoker.ready.wait import ConnectionLost, RunResult, wait_ready
+from stoker.ready.wait import RunResult, wait_ready
 from stoker.render.compose import services
 from stoker.run.interrupt import interrupted
 from stoker.run.session import Session
@@ -33,13 +34,19 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
         host.noop("refused by the preflight")
         return
     described = run.fleet.host(host_name)
-    if driver.awaited(described, current(host, run.fleet)):
+    found = current(host, run.fleet)
+    if driver.awaited(described, found):
         host.noop("waits for the driver")
         return
-    if state.is_executing and host_name in run.reloaded:
-        yield from _bring_back_gpus(described, current(host, run.fleet))
-        forget(host)
-    waiting = unproven(described, current(host, run.fleet), run.only)
+    if not lost(found, needs_gpus=True) and state.is_executing and host_name in run.reloaded:
+        found = _bring_back_gpus(described, found, run)
+    gone = lost(found, needs_gpus=True)
+    if gone:
+        yield FunctionCommand(_gone, (gone,), {})
+        return
+    # A restart of Docker that is planned will make every start a new one.
+    everything = not state.is_executing and host_name in run.interrupted
+    waiting = unproven(described, found, run.only, everything)
     if not waiting:
         pin(host)
         host.noop("every model has answered")
@@ -54,22 +61,37 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
     yield FunctionCommand(_wait, (run, waiting), {})
 
 
-def _bring_back_gpus(described: Host, found: HostState) -> Generator[Any, None, None]:
+def _bring_back_gpus(described: Host, found: HostState, run: Session) -> HostState:
     """Docker or the toolkit was changed in this run, and systemd reloaded: look whether every engine still has its cards.
 
-    With CDI they stay. A container made in another way may have lost them, and only a new start brings them back.
+    With CDI they stay. A container that got them in another way may have lost them, and only a new start brings them back.
+    Returns what is true afterwards.
     """
-    names = [instance.name for _, instance in described.instances() if instance.name in found.containers]
-    if names:
-        lines = [
-            f"docker exec {name} nvidia-smi -L >/dev/null 2>&1 || {{ echo '{name} lost its GPU: restarting it'; docker restart {name}; }}"
-            for name in map(shlex.quote, names)
-        ]
-        yield StringCommand("sh -c", shlex.quote("; ".join(lines)))
+    containers = [
+        found.containers[instance.name] for _, instance in described.instances() if instance.name in found.containers
+    ]
+    names = [shlex.quote(container.name) for container in containers if container.running]
+    lines = [f"docker exec {name} nvidia-smi -L >/dev/null 2>&1 || echo {name}" for name in names]
+    _, without = shell_on(host)("; ".join([*lines, "true"]))
+    if not without:
+        return found
+    for name in without:
+        host.log(f"{name} lost its GPU when systemd reloaded: restarting it", log_func=logger.warning)
+    shell_on(host)(f"docker restart {' '.join(map(shlex.quote, without))}")
+    forget(host)
+    return current(host, run.fleet)
 
 
-def unproven(described: Host, found: HostState, only: tuple[str, ...] = ()) -> list[Target]:
-    """The instances whose running start has not been proven by a real answer, or which are not healthy now."""
+def _gone(state: Any, host: Any, reason: str) -> bool:
+    host.log_styled(reason, fg="red", log_func=logger.error)
+    return False
+
+
+def unproven(described: Host, found: HostState, only: tuple[str, ...] = (), everything: bool = False) -> list[Target]:
+    """The instances whose running start has not been proven by a real answer, or which are not healthy now.
+
+    ``everything``: all of them, because all will be started anew.
+    """
     rendered = {
         service.container: service for stack in described.stacks for service in services(described, stack, uuids(found))
     }
@@ -86,7 +108,7 @@ def unproven(described: Host, found: HostState, only: tuple[str, ...] = ()) -> l
             and is_proven(container.id, container.started_at, stamp)
             and found.answers.get(instance.name) == "200"
         )
-        if not proven:
+        if everything or not proven:
             model = described.model_of(instance)
             targets.append(
                 Target(
@@ -107,11 +129,7 @@ def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
     shell = shell_on(host)
 
     def execute(script: str) -> RunResult:
-        try:
-            ok, lines = shell(script)
-        except Exception as error:  # paramiko, gevent and pyinfra each raise their own
-            _reconnect(host)
-            raise ConnectionLost(str(error)) from error
+        ok, lines = shell(script)
         return RunResult(0 if ok else 1, "\n".join(lines) + "\n")
 
     timeout = run.fleet.host(host.name).settings.ready_timeout
@@ -122,12 +140,3 @@ def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
             for line in outcome.report().splitlines():
                 host.log(line, log_func=logger.error)
     return all(outcome.ok for outcome in outcomes)
-
-
-def _reconnect(host: Any) -> None:
-    """A dropped connection must not end a wait of minutes. Failure is noticed at the next look."""
-    host.connected = False
-    try:
-        host.connect(show_errors=False)
-    except Exception:
-        return

@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra import logger
 from pyinfra.api import StringCommand
 
+from stoker.ready.wait import ConnectionLost
 from stoker.steps.action import Say, Shell
 
 #: pyinfra's own global arguments that decide who runs a command.
@@ -25,15 +26,32 @@ _PRIVILEGES = (
 
 
 def shell_on(host: Any) -> Shell:
-    """Run scripts on the host with the privileges of the operation that is being executed."""
+    """Run scripts on the host with the privileges of the operation that is being executed.
+
+    The shell raises ConnectionLost, after it has tried to connect again.
+    """
     given = host.current_op_global_arguments or {}
     privileges = {name: given[name] for name in _PRIVILEGES if given.get(name)}
 
     def shell(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
-        ok, output = host.run_shell_command(StringCommand("sh -c", shlex.quote(script)), _stdin=stdin, **privileges)
-        return ok, list(output.output_lines)
+        try:
+            ok, output = host.run_shell_command(StringCommand("sh -c", shlex.quote(script)), _stdin=stdin, **privileges)
+        except Exception as error:  # paramiko, gevent and pyinfra each raise their own
+            _reconnect(host)
+            raise ConnectionLost(str(error) or type(error).__name__) from error
+        # sudo and login shells say things on stderr (an unknown host name, a locale) that are no part of the answer.
+        return ok, list(output.stdout_lines if ok else output.output_lines)
 
     return shell
+
+
+def _reconnect(host: Any) -> None:
+    """A dropped connection must not end a wait of minutes. Whether it came back is seen at the next command."""
+    host.connected = False
+    try:
+        host.connect(show_errors=False)
+    except Exception:
+        return
 
 
 def say_on(host: Any) -> Say:

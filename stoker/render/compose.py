@@ -41,7 +41,7 @@ class Service:
     engine: str
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
-    devices: tuple[str, ...]
+    gpus: tuple[str, ...]  #: UUIDs
     ports: str
     volumes: tuple[str, ...]
     environment: Mapping[str, str]
@@ -100,6 +100,7 @@ def _render(host: Host, stack: Stack, rendered: list[Service]) -> str:
         open_files=docker.open_files,
         log_max_size=docker.log_max_size,
         log_max_file=docker.log_max_file,
+        gpus_by_cdi=docker.gpus_by_cdi,
     )
 
 
@@ -123,7 +124,7 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[i
         engine=instance.engine,
         entrypoint=(),
         command=(),
-        devices=tuple(f"nvidia.com/gpu={uuid}" for uuid in uuids),
+        gpus=tuple(uuids),
         ports=f"{instance.port}:{instance.container_port}",
         volumes=(),
         environment={"STOKER_INSTANCE": instance.name},
@@ -132,7 +133,9 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[i
         stop_grace_seconds=30,
     )
     return (
-        _vllm(host, stack, instance, uuids, common) if instance.engine == "vllm" else _ollama(host, stack, instance, common)
+        _vllm(host, stack, instance, uuids, common)
+        if instance.engine == "vllm"
+        else _ollama(host, stack, instance, common)
     )
 
 
@@ -168,6 +171,8 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
         ),
         environment={
             **service.environment,
+            # A new revision of the model's files needs a new start.
+            "STOKER_MODEL": f"{model.repository}@{model.revision}",
             # The files are there and verified: no look at the hub when an engine starts.
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
@@ -203,7 +208,7 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
         engine="nginx",
         entrypoint=(),
         command=("nginx", "-c", f"{GATEWAY_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
-        devices=(),
+        gpus=(),
         ports=f"{gateway.port}:{gateway.port}",
         # The directory, not the file: a mounted file would stay the old one when it is replaced.
         volumes=(f"{stack_directory(host, stack)}/gateway:{GATEWAY_DIRECTORY}:ro",),

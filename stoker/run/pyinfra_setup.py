@@ -13,6 +13,17 @@ import pyinfra
 
 _SUPPORTED = "3.10."
 
+#: No delay, and an end for a connection whose other side is gone without a word: after about a minute (seconds, counts; the
+#: last in milliseconds). pyinfra has no time limit of its own for a command.
+_SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+
 
 class UnsupportedPyinfra(Exception):
     """Another pyinfra than the one whose behaviour this code relies on."""
@@ -34,7 +45,7 @@ def set_up() -> None:
 
 
 def _no_delay() -> None:
-    """Switch Nagle's algorithm off on paramiko's sockets.
+    """Switch Nagle's algorithm off on paramiko's sockets, and notice a dead peer.
 
     Each command ends with one small packet and the next begins with another; Nagle holds the second back until the
     delayed acknowledgement of the first, some 40 ms for every command.
@@ -47,7 +58,8 @@ def _no_delay() -> None:
     def init(self: Any, sock: Any, *arguments: Any, **keywords: Any) -> None:
         original(self, sock, *arguments, **keywords)
         if isinstance(self.sock, socket.socket):  # a jump host's channel is none
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for level, option, value in _SOCKET_OPTIONS:
+                self.sock.setsockopt(level, option, value)
 
     transport.__init__ = init
     transport._stoker_no_delay = True

@@ -40,7 +40,7 @@ from stoker.inventory import fleet_of, load_inventory
 from stoker.run import interrupt, show
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.run.session import Session, begin
-from stoker.spec.problems import SpecError
+from stoker.spec.problems import Problem, SpecError
 
 
 class Exit(IntEnum):
@@ -90,7 +90,8 @@ def deploy(options: Options) -> int:
             options.only,
             options.skip_unreachable or bool(options.limit),
         )
-        limit = _limited(inventory, options.limit)
+        limit = _limited(inventory, options.limit) or _with_instances(inventory, run)
+        _check_deploy_file(options.deploy_file)
     except (SpecError, UnsupportedPyinfra) as error:
         print(error, file=sys.stderr)
         return Exit.NOT_STARTED
@@ -111,8 +112,6 @@ def _limited(inventory: Any, patterns: list[str]) -> list[Any] | None:
     for pattern in patterns:
         hits = list(inventory.groups.get(pattern) or [host for host in inventory if fnmatch(host.name, pattern)])
         if not hits:
-            from stoker.spec.problems import Problem
-
             raise SpecError(
                 [
                     Problem(
@@ -126,6 +125,21 @@ def _limited(inventory: Any, patterns: list[str]) -> list[Any] | None:
             )
         chosen.update(dict.fromkeys(hits))
     return list(chosen)
+
+
+def _with_instances(inventory: Any, run: Session) -> list[Any] | None:
+    """The hosts that have one of the instances named by --only; None for all."""
+    if not run.only:
+        return None
+    return [host for host in inventory if any(i.name in run.only for _, i in run.fleet.host(host.name).instances())]
+
+
+def _check_deploy_file(path: Path) -> None:
+    if not path.is_file():
+        reason = f"there is no such file in {Path.cwd()}"
+        raise SpecError(
+            [Problem(str(path), "deploy file", "", reason, "run stoker in the directory that holds deploy.py")]
+        )
 
 
 @contextlib.contextmanager
@@ -209,7 +223,7 @@ def _run(state: State, options: Options, run: Session) -> int:
         return Exit.FAILED
     pending = [operation for operation in build_plan_json(state) if operation["hosts_with_change"]]
     operations = len(state.get_op_order())
-    show.plan(run.planned, [host.name for host in state.activated_hosts], operations)
+    show.plan(run.planned, [host.name for host in state.inventory if host in state.activated_hosts], operations)
     incomplete = Exit.FAILED if unreached else Exit.DONE
     if options.check:
         return Exit.PENDING if pending else incomplete

@@ -28,6 +28,8 @@ class Session:
     planned: dict[str, list[Action]] = field(default_factory=dict)
     #: Hosts on which Docker or the toolkit was changed in this run, and systemd with them.
     reloaded: set[str] = field(default_factory=set)
+    #: Hosts on which every container is interrupted by a restart of Docker in this run.
+    interrupted: set[str] = field(default_factory=set)
     #: What the wait for the engines found, in the order of their verdicts.
     outcomes: list[Outcome] = field(default_factory=list)
 

@@ -27,7 +27,11 @@ def json_of(answer: Answer, expected: str) -> dict[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise CheckFailed(f"a JSON object with {expected}", answer.excerpt(), "find out what listens there: it is no engine that Stoker knows")
+        raise CheckFailed(
+            f"a JSON object with {expected}",
+            answer.excerpt(),
+            "find out what listens there: it is no engine that Stoker knows",
+        )
     return body
 
 
@@ -37,8 +41,11 @@ def models(answer: Answer, wanted: Collection[str]) -> str:
     found = [str(entry.get("id")) for entry in body.get("data") or [] if isinstance(entry, dict)]
     missing = sorted(set(map(without_latest, wanted)) - set(map(without_latest, found)))
     if missing:
-        raise CheckFailed(f"the model{'s' if len(missing) > 1 else ''} {', '.join(missing)} in the list",
-                          f"the list has {', '.join(found) or 'nothing'}", "deploy again, and " + _LOGS)
+        raise CheckFailed(
+            f"the model{'s' if len(missing) > 1 else ''} {', '.join(missing)} in the list",
+            f"the list has {', '.join(found) or 'nothing'}",
+            "deploy again, and " + _LOGS,
+        )
     return ", ".join(found)
 
 
@@ -57,7 +64,11 @@ def same_model(body: dict[str, Any], model: str) -> None:
     """The answer names the model that gave it; that proves the route."""
     named = str(body.get("model"))
     if without_latest(named) != without_latest(model):
-        raise CheckFailed(f"an answer of {model}", f"an answer of {named}", "the route leads to another model: deploy the gateway again")
+        raise CheckFailed(
+            f"an answer of {model}",
+            f"an answer of {named}",
+            "the route leads to another model: deploy the gateway again",
+        )
 
 
 def words(content: object) -> str:
@@ -67,7 +78,8 @@ def words(content: object) -> str:
         raise CheckFailed("an answer with text", f"the text is {content!r}", _LOGS)
     if len(set(text)) == 1:
         raise CheckFailed(
-            "words", f"one repeated character: {text[:40]!r}",
+            "words",
+            f"one repeated character: {text[:40]!r}",
             "the engine's arithmetic is broken on this card: use the pinned image (vLLM 0.13 and older do this with GPTQ on V100), "
             "verify the model's files, and look for XID errors of the GPU in dmesg",
         )
@@ -88,7 +100,9 @@ def embeddings(answer: Answer, model: str, count: int, dimensions: int | None) -
     for vector in vectors:
         _usable(vector, dimensions)
     if len({len(vector) for vector in vectors}) > 1:
-        raise CheckFailed("vectors of one length", f"lengths {', '.join(str(len(vector)) for vector in vectors)}", _LOGS)
+        raise CheckFailed(
+            "vectors of one length", f"lengths {', '.join(str(len(vector)) for vector in vectors)}", _LOGS
+        )
     return vectors
 
 
@@ -96,7 +110,9 @@ def differ(first: Sequence[float], second: Sequence[float], what: str, remedy: s
     """Two vectors are not the same direction."""
     similarity = cosine(first, second)
     if similarity > SAME_COSINE:
-        raise CheckFailed(f"{what} give different vectors", f"their cosine is {similarity:.6f}: the engine saw the same text", remedy)
+        raise CheckFailed(
+            f"{what} give different vectors", f"their cosine is {similarity:.6f}: the engine saw the same text", remedy
+        )
     return f"cosine {similarity:.3f}"
 
 
@@ -108,14 +124,21 @@ def cosine(first: Sequence[float], second: Sequence[float]) -> float:
 def resident(answer: Answer, model: str) -> str:
     """Ollama's /api/ps: the model is loaded, and all of it on the GPU."""
     body = json_of(answer, "the loaded models")
-    loaded = {without_latest(str(entry.get("name"))): entry for entry in body.get("models") or [] if isinstance(entry, dict)}
+    loaded = {
+        without_latest(str(entry.get("name"))): entry for entry in body.get("models") or [] if isinstance(entry, dict)
+    }
     entry = loaded.get(without_latest(model))
     if entry is None:
-        raise CheckFailed(f"{model} loaded", f"loaded: {', '.join(loaded) or 'nothing'}", "set OLLAMA_KEEP_ALIVE=-1 and ask the model something")
+        raise CheckFailed(
+            f"{model} loaded",
+            f"loaded: {', '.join(loaded) or 'nothing'}",
+            "set OLLAMA_KEEP_ALIVE=-1 and ask the model something",
+        )
     size, on_gpu = int(entry.get("size") or 0), int(entry.get("size_vram") or 0)
     if on_gpu < size or not on_gpu:
         raise CheckFailed(
-            f"all of {model} ({size / 1e6:.0f} MB) on the GPU", f"{on_gpu / 1e6:.0f} MB of it are there, the rest runs on the CPU",
+            f"all of {model} ({size / 1e6:.0f} MB) on the GPU",
+            f"{on_gpu / 1e6:.0f} MB of it are there, the rest runs on the CPU",
             "Ollama falls back to the CPU in silence: compare the driver with what its log asks for (a P40 needs 570 or newer), "
             "and see that the card has room",
         )
@@ -127,10 +150,17 @@ def _usable(vector: object, dimensions: int | None) -> None:
     if not isinstance(vector, list) or not vector or not all(isinstance(value, int | float) for value in vector):
         raise CheckFailed("a vector of numbers", f"{str(vector)[:120]}", _LOGS)
     if dimensions is not None and len(vector) != dimensions:
-        raise CheckFailed(f"{dimensions} values", f"{len(vector)} values", "another model answers under this name: see which one was pulled")
+        raise CheckFailed(
+            f"{dimensions} values",
+            f"{len(vector)} values",
+            "another model answers under this name: see which one was pulled",
+        )
     if not all(math.isfinite(value) for value in vector):
-        raise CheckFailed("finite values", f"{sum(not math.isfinite(value) for value in vector)} values are NaN or infinite",
-                          "the engine's arithmetic failed; restart the instance, and look for XID errors of the GPU in dmesg")
+        raise CheckFailed(
+            "finite values",
+            f"{sum(not math.isfinite(value) for value in vector)} values are NaN or infinite",
+            "the engine's arithmetic failed; restart the instance, and look for XID errors of the GPU in dmesg",
+        )
     if not any(vector):
         raise CheckFailed("values other than zero", "all values are 0", _LOGS)
 
@@ -144,10 +174,14 @@ def _remedy(answer: Answer) -> str:
     if not answer.status:
         if "timed out" in answer.error or "Timeout" in answer.error:
             return "nothing answers in time: see whether host and engine are alive (stoker status, docker logs)"
-        return "nothing listens there: see whether the container runs (docker ps -a) and what it logged last (docker logs)"
+        return (
+            "nothing listens there: see whether the container runs (docker ps -a) and what it logged last (docker logs)"
+        )
     if "NaN or Inf" in answer.body:
-        return ("bge-m3 on Ollama does this with some texts (ollama #13572, #14657, open in 0.32) and on a sick card with all: "
-                "restart the instance; if it stays, look for XID errors of the GPU in dmesg")
+        return (
+            "bge-m3 on Ollama does this with some texts (ollama #13572, #14657, open in 0.32) and on a sick card with all: "
+            "restart the instance; if it stays, look for XID errors of the GPU in dmesg"
+        )
     if answer.status in (401, 403):
         return "the service wants a key that the description does not give"
     if answer.status == 404:

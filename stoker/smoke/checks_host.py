@@ -116,7 +116,11 @@ def _memory(witness: HostWitness, index: int) -> Check:
         trace.commands.append(witness.usable().line(containers.CARDS_COMMAND))
         card = witness.cards().get(index)
         if card is None:
-            raise CheckFailed(f"GPU {index}", f"nvidia-smi shows {len(witness.cards())} GPUs", "see dmesg for a card that fell off the bus")
+            raise CheckFailed(
+                f"GPU {index}",
+                f"nvidia-smi shows {len(witness.cards())} GPUs",
+                "see dmesg for a card that fell off the bus",
+            )
         return containers.memory(card, shares)
 
     return Check("memory", witness.host.name, f"GPU {index}", _after_access(witness, run), afterwards=True)

@@ -45,7 +45,10 @@ def ask(request: curl.Request, trace: Trace) -> curl.Answer:
 
 def chat_body(model: str, question: str, tokens: int = 24, stream: bool = False) -> dict[str, object]:
     body: dict[str, object] = {
-        "model": model, "messages": [{"role": "user", "content": question}], "max_tokens": tokens, "temperature": 0,
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": tokens,
+        "temperature": 0,
     }
     return {**body, "stream": True} if stream else body
 
@@ -56,12 +59,19 @@ def embeddings_body(model: str) -> dict[str, object]:
 
 def two_texts(answer: curl.Answer, member: Member) -> str:
     first, second = answers.embeddings(answer, member.instance.model, 2, member.dimensions)
-    found = answers.differ(first, second, "two texts", "the engine does not look at the text; read its log (docker logs)")
+    found = answers.differ(
+        first, second, "two texts", "the engine does not look at the text; read its log (docker logs)"
+    )
     return f"{len(first)} finite values, {found}"
 
 
 def long_texts(
-    name: str, member: Member, url: str, seconds: int, of: tuple[str, str] | None = None, gateway: tuple[str, str] | None = None,
+    name: str,
+    member: Member,
+    url: str,
+    seconds: int,
+    of: tuple[str, str] | None = None,
+    gateway: tuple[str, str] | None = None,
 ) -> Check:
     """A text of 6000 words and its first 2500 have different vectors: the engine reads past Ollama's usual 2048 tokens.
 
@@ -71,12 +81,18 @@ def long_texts(
 
     def run(trace: Trace) -> str:
         if member.context is not None and member.context < texts.LONG_TOKENS:
-            raise CheckSkipped(f"{model} takes {member.context} tokens by its description; the text needs {texts.LONG_TOKENS}")
+            raise CheckSkipped(
+                f"{model} takes {member.context} tokens by its description; the text needs {texts.LONG_TOKENS}"
+            )
         body: dict[str, object] = {"model": model, "input": [texts.long_text(), texts.cut_text()]}
         answer = ask(curl.Request(url, body, member.key, seconds), trace)
         long, cut = answers.embeddings(answer, model, 2, member.dimensions)
-        return answers.differ(long, cut, f"{texts.LONG_WORDS} words and their first {texts.CUT_WORDS}",
-                              f"the engine cuts long texts: {model} must be served with num_ctx and num_batch 8192 (deploy again)")
+        return answers.differ(
+            long,
+            cut,
+            f"{texts.LONG_WORDS} words and their first {texts.CUT_WORDS}",
+            f"the engine cuts long texts: {model} must be served with num_ctx and num_batch 8192 (deploy again)",
+        )
 
     host, subject = of or (member.host.name, member.instance.name)
     return Check(name, host, subject, run, gateway=gateway)

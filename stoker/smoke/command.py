@@ -49,7 +49,9 @@ def smoke(
         return INTERRUPTED
     show(report, console, verbose)
     files = [(junit, as_junit(report, str(inventory))), (json, as_json(report, str(inventory)))]
-    written = [_write(path, text, console) for path, text in files if path is not None]  # both, whatever happens to the first
+    written = [
+        _write(path, text, console) for path, text in files if path is not None
+    ]  # both, whatever happens to the first
     return PASSED if report.passed and all(written) else FAILED
 
 

@@ -41,8 +41,11 @@ def cards(output: str) -> dict[int, Card]:
             index, uuid, used, total = (cell.strip() for cell in row)
             found[int(index)] = Card(int(index), uuid, int(used), int(total))
         except ValueError:
-            raise CheckFailed("rows of index, uuid, memory.used, memory.total", f"nvidia-smi printed: {', '.join(row)}",
-                              "run nvidia-smi there; an [N/A] or an error means a sick card or driver") from None
+            raise CheckFailed(
+                "rows of index, uuid, memory.used, memory.total",
+                f"nvidia-smi printed: {', '.join(row)}",
+                "run nvidia-smi there; an [N/A] or an error means a sick card or driver",
+            ) from None
     return found
 
 
@@ -53,19 +56,34 @@ def running(name: str, before: Inspection | None, now: Inspection | None, image:
     state = now.get("State") or {}
     if state.get("Status") != "running":
         reason = f": {state['Error']}" if state.get("Error") else ""
-        raise CheckFailed("status running", f"{state.get('Status')}, exit code {state.get('ExitCode')}{reason}",
-                          f"docker logs --tail 50 {name} says why; the next deploy starts it again")
+        raise CheckFailed(
+            "status running",
+            f"{state.get('Status')}, exit code {state.get('ExitCode')}{reason}",
+            f"docker logs --tail 50 {name} says why; the next deploy starts it again",
+        )
     restarts = int(now.get("RestartCount") or 0)
-    if before is not None and (before.get("Id"), (before.get("State") or {}).get("StartedAt")) != (now.get("Id"), state.get("StartedAt")):
-        raise CheckFailed("no restart while the checks ran", f"it was started again at {state.get('StartedAt')} ({restarts} restarts in all)",
-                          f"docker logs --tail 200 {name} says what ended it")
+    if before is not None and (before.get("Id"), (before.get("State") or {}).get("StartedAt")) != (
+        now.get("Id"),
+        state.get("StartedAt"),
+    ):
+        raise CheckFailed(
+            "no restart while the checks ran",
+            f"it was started again at {state.get('StartedAt')} ({restarts} restarts in all)",
+            f"docker logs --tail 200 {name} says what ended it",
+        )
     used = (now.get("Config") or {}).get("Image")
     if used != image:
-        raise CheckFailed(f"image {image}", f"image {used}", "deploy again: the container is older than the description")
+        raise CheckFailed(
+            f"image {image}", f"image {used}", "deploy again: the container is older than the description"
+        )
     health = (state.get("Health") or {}).get("Status")
     if health == "unhealthy":
         log = ((state.get("Health") or {}).get("Log") or [{}])[-1]
-        raise CheckFailed("a healthy container", f"unhealthy: {str(log.get('Output', '')).strip()[:300]}", f"docker logs --tail 50 {name}")
+        raise CheckFailed(
+            "a healthy container",
+            f"unhealthy: {str(log.get('Output', '')).strip()[:300]}",
+            f"docker logs --tail 50 {name}",
+        )
     note = f", {restarts} restart{'s' if restarts > 1 else ''} before this smoke" if restarts else ", 0 restarts"
     return f"{image}{note}"
 
@@ -74,18 +92,30 @@ def gpus(described: Sequence[int], by_index: Mapping[int, Card], inspection: Ins
     """The container was given the described cards and no other, and still sees them."""
     missing = [index for index in described if index not in by_index]
     if missing:
-        raise CheckFailed(f"GPU {missing[0]} on the host", f"nvidia-smi shows {len(by_index)} GPUs", "see dmesg for a card that fell off the bus")
+        raise CheckFailed(
+            f"GPU {missing[0]} on the host",
+            f"nvidia-smi shows {len(by_index)} GPUs",
+            "see dmesg for a card that fell off the bus",
+        )
     wanted = {by_index[index].uuid: index for index in described}
-    uuids = {card.uuid: card.index for card in by_index.values()} | {str(card.index): card.index for card in by_index.values()}
+    uuids = {card.uuid: card.index for card in by_index.values()} | {
+        str(card.index): card.index for card in by_index.values()
+    }
     given = requested(inspection)
     if {uuids.get(name, name) for name in given} != set(wanted.values()):
         made_with = _list(uuids.get(name, name) for name in given) or "none"
-        raise CheckFailed(f"GPU {_list(wanted.values())}", f"the container was made with GPU {made_with}",
-                          "deploy again: the container is older than the description")
+        raise CheckFailed(
+            f"GPU {_list(wanted.values())}",
+            f"the container was made with GPU {made_with}",
+            "deploy again: the container is older than the description",
+        )
     seen = {line.strip() for line in visible.splitlines() if line.strip()}
     if seen != set(wanted):
-        remedy = ("the container lost a GPU (a daemon-reload does that to containers without CDI): deploy again, or recreate it"
-                  if set(wanted) - seen else "it reaches cards of other instances: deploy again; is the CDI specification of the host up to date?")
+        remedy = (
+            "the container lost a GPU (a daemon-reload does that to containers without CDI): deploy again, or recreate it"
+            if set(wanted) - seen
+            else "it reaches cards of other instances: deploy again; is the CDI specification of the host up to date?"
+        )
         visible_now = _list(uuids.get(uuid, uuid) for uuid in seen) or "no GPU"
         raise CheckFailed(f"GPU {_list(wanted.values())} alone seen in the container", f"it sees {visible_now}", remedy)
     return ", ".join(f"GPU {index}" for index in wanted.values())
@@ -100,7 +130,9 @@ def requested(inspection: Inspection) -> set[str]:
         found |= {identifier.rpartition("=")[2] for identifier in identifiers}
     if not found:
         variables = dict(entry.partition("=")[::2] for entry in (inspection.get("Config") or {}).get("Env") or [])
-        found = {name for name in variables.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if name not in ("", "void", "none")}
+        found = {
+            name for name in variables.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if name not in ("", "void", "none")
+        }
     return found
 
 
@@ -112,13 +144,20 @@ def memory(card: Card, shares: Mapping[str, float | None]) -> str:
     held = f"{card.used_mib} of {card.total_mib} MiB used"
     names = ", ".join(shares)
     if card.used_mib < _LEAST_USED_MIB:
-        raise CheckFailed(f"memory in use by {names}", held, "no engine is on this card: read the logs (docker logs); Ollama may run on the CPU")
+        raise CheckFailed(
+            f"memory in use by {names}",
+            held,
+            "no engine is on this card: read the logs (docker logs); Ollama may run on the CPU",
+        )
     if card.used_mib > card.total_mib:
         raise CheckFailed("no more than there is", held, "run nvidia-smi there: the driver reports nonsense")
     known = sum(share for share in shares.values() if share is not None)
     if card.used_mib < known * card.total_mib * _LEAST_SHARE:
-        raise CheckFailed(f"about {known * card.total_mib:.0f} MiB, the shares of {names}", held,
-                          "an instance of this card is not loaded, or took less memory than it should: read the logs")
+        raise CheckFailed(
+            f"about {known * card.total_mib:.0f} MiB, the shares of {names}",
+            held,
+            "an instance of this card is not loaded, or took less memory than it should: read the logs",
+        )
     return held
 
 

@@ -66,8 +66,19 @@ def argv(request: Request) -> list[str]:
     Raises OSError when that file cannot be written.
     """
     words = [
-        "curl", "-q", "-sS", "-i", "--noproxy", "*", "--connect-timeout", str(CONNECT_SECONDS),
-        "--max-time", str(request.seconds), "-w", _TRAILER, request.url,
+        "curl",
+        "-q",
+        "-sS",
+        "-i",
+        "--noproxy",
+        "*",
+        "--connect-timeout",
+        str(CONNECT_SECONDS),
+        "--max-time",
+        str(request.seconds),
+        "-w",
+        _TRAILER,
+        request.url,
     ]
     if request.key is not None:
         words += ["-H", "@-"]  # from standard input: a command line shows in the process list
@@ -88,7 +99,9 @@ def run(request: Request) -> Answer:
     """Run curl. Does not raise for anything that a server or a network does; FileNotFoundError without curl."""
     header = f"Authorization: Bearer {request.key.value}" if request.key else ""
     try:
-        done = subprocess.run(argv(request), input=header.encode(), capture_output=True, timeout=request.seconds + 5, check=False)
+        done = subprocess.run(
+            argv(request), input=header.encode(), capture_output=True, timeout=request.seconds + 5, check=False
+        )
     except subprocess.TimeoutExpired:
         return Answer(0, request.seconds + 5.0, "", {}, "curl did not keep its own time limit and was stopped")
     return parse(done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip())

@@ -48,7 +48,9 @@ class Plan:
                 witness.shell.close()
 
 
-def plan(fleet: Fleet, logins: Mapping[str, Login], selection: Selection = EVERYTHING, seconds: int = REQUEST_SECONDS) -> Plan:
+def plan(
+    fleet: Fleet, logins: Mapping[str, Login], selection: Selection = EVERYTHING, seconds: int = REQUEST_SECONDS
+) -> Plan:
     """Everything to check. ``logins`` has the hosts that SSH reaches; ``seconds`` bounds each request.
 
     Raises NothingToCheck.
@@ -72,7 +74,9 @@ def _host_checks(fleet: Fleet, witness: HostWitness, selection: Selection, secon
     if not wanted:
         return []
     checks = [checks_host.access_check(witness, wanted)]
-    checks += checks_host.memory_checks(witness, [instance for _, instance in host.instances() if instance.name in wanted])
+    checks += checks_host.memory_checks(
+        witness, [instance for _, instance in host.instances() if instance.name in wanted]
+    )
     for member in members(fleet):
         if member.host is host and member.instance.name in wanted:
             checks += _instance_checks(fleet, member, witness, seconds)

@@ -59,14 +59,18 @@ def summary(report: Report) -> str:
     if not failed and not skipped and passed:
         outcome = "all passed"
     else:
-        outcome = ", ".join(f"{count} {word}" for count, word in ((failed, "failed"), (passed, "passed"), (skipped, "skipped")) if count)
+        outcome = ", ".join(
+            f"{count} {word}" for count, word in ((failed, "failed"), (passed, "passed"), (skipped, "skipped")) if count
+        )
     return f"{len(report.results)} checks in {report.seconds:.1f} s: {outcome or 'nothing was checked'}"
 
 
 def show_failure(alike: Sequence[Result], console: Console) -> None:
     """Failures of one instance with one cause: what was expected, what came, what to do, and how to repeat each."""
     first = alike[0]
-    what = f"{first.check.subject} on {first.check.host}" if first.check.subject != first.check.host else first.check.host
+    what = (
+        f"{first.check.subject} on {first.check.host}" if first.check.subject != first.check.host else first.check.host
+    )
     names = ", ".join(result.check.name for result in alike)
     console.print(f"\n[bold red]FAILED[/bold red] {escape(f'{what}: {names}')}", highlight=False, soft_wrap=True)
     for label, text in (("expected", first.expected), ("found", first.found), ("do", first.remedy)):
@@ -80,13 +84,22 @@ def show_failure(alike: Sequence[Result], console: Console) -> None:
 
 def as_junit(report: Report, title: str) -> str:
     """JUnit XML: a suite for each host, a case for each check. Every case carries its command lines."""
-    root = ElementTree.Element("testsuites", {"name": title, "time": f"{report.seconds:.3f}", **_counts(report.results)})
+    root = ElementTree.Element(
+        "testsuites", {"name": title, "time": f"{report.seconds:.3f}", **_counts(report.results)}
+    )
     for host in dict.fromkeys(result.check.host for result in report.results):
         results = [result for result in report.results if result.check.host == host]
         seconds = sum(result.seconds for result in results)
-        suite = ElementTree.SubElement(root, "testsuite", {
-            "name": host, "timestamp": report.started.strftime("%Y-%m-%dT%H:%M:%S"), "time": f"{seconds:.3f}", **_counts(results),
-        })
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            {
+                "name": host,
+                "timestamp": report.started.strftime("%Y-%m-%dT%H:%M:%S"),
+                "time": f"{seconds:.3f}",
+                **_counts(results),
+            },
+        )
         for result in results:
             _junit_case(suite, result)
     ElementTree.indent(root)
@@ -96,13 +109,26 @@ def as_junit(report: Report, title: str) -> str:
 def as_json(report: Report, title: str) -> str:
     """Everything that is known, as JSON. Times in seconds."""
     document = {
-        "inventory": title, "started": report.started.isoformat(timespec="seconds"), "seconds": round(report.seconds, 3), "passed": report.passed,
+        "inventory": title,
+        "started": report.started.isoformat(timespec="seconds"),
+        "seconds": round(report.seconds, 3),
+        "passed": report.passed,
         "counts": {status: len(report.of(status)) for status in ("pass", "fail", "skip")},
         "checks": [
             {
-                "id": result.check.id, "name": result.check.name, "host": result.check.host, "subject": result.check.subject,
-                "status": result.status, "seconds": round(result.seconds, 3), "summary": result.summary, "commands": list(result.commands),
-                **({"expected": result.expected, "found": result.found, "remedy": result.remedy} if result.status == "fail" else {}),
+                "id": result.check.id,
+                "name": result.check.name,
+                "host": result.check.host,
+                "subject": result.check.subject,
+                "status": result.status,
+                "seconds": round(result.seconds, 3),
+                "summary": result.summary,
+                "commands": list(result.commands),
+                **(
+                    {"expected": result.expected, "found": result.found, "remedy": result.remedy}
+                    if result.status == "fail"
+                    else {}
+                ),
             }
             for result in report.results
         ],
@@ -121,7 +147,10 @@ def _alike(failures: Sequence[Result]) -> list[list[Result]]:
 
 def _show_table(report: Report, console: Console) -> None:
     """One line for each check, by host. On a terminal what was found is cut to the line; elsewhere it is not."""
-    subjects = {result.check.id: "" if result.check.subject == result.check.host else result.check.subject for result in report.results}
+    subjects = {
+        result.check.id: "" if result.check.subject == result.check.host else result.check.subject
+        for result in report.results
+    }
     width = max([len(subject) for subject in subjects.values()], default=0)
     names = max([len(result.check.name) for result in report.results], default=0)
     room = max(console.width - width - names - 17, _LEAST_ROOM) if console.is_terminal else _PLAIN_ROOM
@@ -138,7 +167,9 @@ def _show_table(report: Report, console: Console) -> None:
 
 def _show_commands(result: Result, console: Console, indent: str) -> None:
     for command in result.commands:
-        console.print(f"{indent}{escape(command)}", highlight=False, soft_wrap=True)  # soft_wrap: no line breaks in what is to be pasted
+        console.print(
+            f"{indent}{escape(command)}", highlight=False, soft_wrap=True
+        )  # soft_wrap: no line breaks in what is to be pasted
 
 
 def _counts(results: Sequence[Result]) -> dict[str, str]:
@@ -150,7 +181,11 @@ def _counts(results: Sequence[Result]) -> dict[str, str]:
 
 def _junit_case(suite: ElementTree.Element, result: Result) -> None:
     case = ElementTree.SubElement(
-        suite, "testcase", classname=f"{result.check.host}.{result.check.subject}", name=result.check.name, time=f"{result.seconds:.3f}",
+        suite,
+        "testcase",
+        classname=f"{result.check.host}.{result.check.subject}",
+        name=result.check.name,
+        time=f"{result.seconds:.3f}",
     )
     if result.status == "fail":
         failure = ElementTree.SubElement(case, "failure", message=xml_text(result.summary))

@@ -44,8 +44,19 @@ def run_check(check: Check) -> Result:
     started = time.monotonic()
 
     def result(status: Status, summary: str, failure: CheckFailed | None = None) -> Result:
-        verdict = Result(check, status, time.monotonic() - started, summary, tuple(trace.commands), request_ids=tuple(trace.request_ids))
-        return replace(verdict, expected=failure.expected, found=failure.found, remedy=failure.remedy) if failure else verdict
+        verdict = Result(
+            check,
+            status,
+            time.monotonic() - started,
+            summary,
+            tuple(trace.commands),
+            request_ids=tuple(trace.request_ids),
+        )
+        return (
+            replace(verdict, expected=failure.expected, found=failure.found, remedy=failure.remedy)
+            if failure
+            else verdict
+        )
 
     try:
         return result("pass", check.run(trace))
@@ -54,7 +65,11 @@ def run_check(check: Check) -> Result:
     except CheckFailed as failure:
         return result("fail", failure.found.partition("\n")[0], failure)
     except Exception as error:  # a check must not take the others with it
-        fault = CheckFailed("the check to run", f"{type(error).__name__}: {error}", "this is a fault of the smoke test itself: report it")
+        fault = CheckFailed(
+            "the check to run",
+            f"{type(error).__name__}: {error}",
+            "this is a fault of the smoke test itself: report it",
+        )
         return result("fail", fault.found, fault)
 
 
@@ -88,7 +103,11 @@ class _Answering:
             return result
         members = gateway_log.answering(self._log(gateway), result.request_ids).values()
         found = sorted({self._names(gateway).get(member, member) for member in members} - {""})
-        return replace(result, found=f"{result.found}\nanswered by {', '.join(found)}, by the gateway's log") if found else result
+        return (
+            replace(result, found=f"{result.found}\nanswered by {', '.join(found)}, by the gateway's log")
+            if found
+            else result
+        )
 
     def _log(self, gateway: tuple[str, str]) -> str:
         if gateway not in self._logs:
@@ -100,5 +119,10 @@ class _Answering:
         return self._logs[gateway]
 
     def _names(self, gateway: tuple[str, str]) -> dict[str, str]:
-        pools = (pool for one in entrances(self._fleet) if (one.host.name, one.gateway.container) == gateway for pool in one.gateway.pools)
+        pools = (
+            pool
+            for one in entrances(self._fleet)
+            if (one.host.name, one.gateway.container) == gateway
+            for pool in one.gateway.pools
+        )
         return gateway_log.instance_names(member for pool in pools for member in pool_members(self._fleet, pool))

@@ -62,17 +62,23 @@ def check(entrance: Entrance, pool: Pool, members: Sequence[Member], witness: Ho
         try:
             counts = _counts(witness, container, [reply.request_id for reply in replies], members, started)
         except AccessError as error:
-            raise CheckSkipped(f"all {len(replies)} requests were answered, but the gateway's log cannot be read: see {ACCESS!r}") from error
+            raise CheckSkipped(
+                f"all {len(replies)} requests were answered, but the gateway's log cannot be read: see {ACCESS!r}"
+            ) from error
         return evaluate(counts, [member.instance.name for member in members], len(replies))
 
-    return Check(f"spread over {pool.name}", entrance.host.name, container, run, gateway=(entrance.host.name, container))
+    return Check(
+        f"spread over {pool.name}", entrance.host.name, container, run, gateway=(entrance.host.name, container)
+    )
 
 
 def send(load: Load) -> list[Reply]:
     """All requests at once, each bounded by ``load.seconds``."""
     headers = {"Authorization": f"Bearer {load.key.value}"} if load.key else {}
     limits = httpx.Limits(max_connections=load.count)
-    with httpx.Client(trust_env=False, timeout=httpx.Timeout(load.seconds, connect=CONNECT_SECONDS), limits=limits) as client:
+    with httpx.Client(
+        trust_env=False, timeout=httpx.Timeout(load.seconds, connect=CONNECT_SECONDS), limits=limits
+    ) as client:
 
         def one(_: int) -> Reply:
             try:
@@ -90,8 +96,11 @@ def all_answered(replies: Sequence[Reply]) -> None:
     bad = [reply for reply in replies if reply.status != 200]
     if bad:
         kinds = Counter(f"HTTP {reply.status}: {reply.text}" if reply.status else reply.text for reply in bad)
-        raise CheckFailed(f"{len(replies)} answers with HTTP 200", "\n".join(f"{count} x {text}" for text, count in kinds.most_common(3)),
-                          "the checks of the pool's instances say which one fails")
+        raise CheckFailed(
+            f"{len(replies)} answers with HTTP 200",
+            "\n".join(f"{count} x {text}" for text, count in kinds.most_common(3)),
+            "the checks of the pool's instances say which one fails",
+        )
 
 
 def evaluate(counts: Mapping[str, int], names: Sequence[str], sent: int) -> str:
@@ -99,12 +108,17 @@ def evaluate(counts: Mapping[str, int], names: Sequence[str], sent: int) -> str:
     shown = ", ".join(f"{name} {counts.get(name, 0)}" for name in dict.fromkeys([*names, *counts]))
     idle = [name for name in names if not counts.get(name)]
     if idle:
-        raise CheckFailed(f"{sent} requests at once reach all {len(names)} instances", f"none reached {', '.join(idle)} ({shown})",
-                          "the gateway leaves out a member that failed: see that instance's own checks; if they pass, deploy the gateway again")
+        raise CheckFailed(
+            f"{sent} requests at once reach all {len(names)} instances",
+            f"none reached {', '.join(idle)} ({shown})",
+            "the gateway leaves out a member that failed: see that instance's own checks; if they pass, deploy the gateway again",
+        )
     return shown
 
 
-def _counts(witness: HostWitness, container: str, request_ids: Sequence[str], members: Sequence[Member], started: float) -> Counter[str]:
+def _counts(
+    witness: HostWitness, container: str, request_ids: Sequence[str], members: Sequence[Member], started: float
+) -> Counter[str]:
     names = gateway_log.instance_names(members)
     wanted = set(request_ids) - {""}
     deadline = time.monotonic() + _LOG_SECONDS
@@ -113,8 +127,11 @@ def _counts(witness: HostWitness, container: str, request_ids: Sequence[str], me
         if len(found) == len(wanted) and wanted:
             return Counter(names.get(member, member or "(none)") for member in found.values())
         if time.monotonic() > deadline or not wanted:
-            raise CheckFailed("each answer's X-Request-ID in the gateway's log", f"{len(found)} of {len(request_ids)} are there",
-                              "the answers do not come from this gateway, or it is older than the description: deploy again")
+            raise CheckFailed(
+                "each answer's X-Request-ID in the gateway's log",
+                f"{len(found)} of {len(request_ids)} are there",
+                "the answers do not come from this gateway, or it is older than the description: deploy again",
+            )
         time.sleep(0.1)
 
 

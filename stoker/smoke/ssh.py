@@ -65,7 +65,9 @@ class Shell:
         client = self._connected()
         code, output, errors = self._execute(client, self._with_sudo(command) if sudo else command, sudo)
         if code:
-            raise AccessError(f"{command}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand")
+            raise AccessError(
+                f"{command}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand"
+            )
         return output
 
     def docker(self) -> docker.APIClient:
@@ -75,9 +77,13 @@ class Shell:
             if self._docker is None:
                 password = self._login.sudo_password if self._needs_password else None
                 try:
-                    self._docker = DockerOverSsh(client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS)
+                    self._docker = DockerOverSsh(
+                        client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS
+                    )
                 except Exception as error:  # the SDK raises its own, requests', urllib3's and paramiko's
-                    raise AccessError(f"the Docker API does not answer over SSH: {error}", "see `systemctl status docker` there") from error
+                    raise AccessError(
+                        f"the Docker API does not answer over SSH: {error}", "see `systemctl status docker` there"
+                    ) from error
             return self._docker
 
     def line(self, command: str, sudo: bool = False) -> str:
@@ -106,15 +112,21 @@ class Shell:
         try:
             client = self._login.connect()
         except Exception as error:  # pyinfra's ConnectError, paramiko's, sockets', a key file that is not there
-            raise AccessError(f"no SSH connection: {error}", _connect_remedy(str(error), self._login.command)) from error
+            raise AccessError(
+                f"no SSH connection: {error}", _connect_remedy(str(error), self._login.command)
+            ) from error
         transport = client.get_transport()
         if transport is not None and isinstance(transport.sock, socket.socket):
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # paramiko 4.0 leaves Nagle on: 40 ms a command
+            transport.sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # paramiko 4.0 leaves Nagle on: 40 ms a command
         if self._login.sudo:
             self._needs_password = self._execute(client, "sudo -n true", False)[0] != 0
             if self._needs_password and self._login.sudo_password is None:
                 client.close()
-                raise AccessError("sudo wants a password there", "give _sudo_password in the inventory, or allow sudo without one")
+                raise AccessError(
+                    "sudo wants a password there", "give _sudo_password in the inventory, or allow sudo without one"
+                )
         return client
 
     def _with_sudo(self, command: str) -> str:
@@ -134,8 +146,14 @@ class Shell:
                     output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
                     return stdout.channel.recv_exit_status(), output, errors
             except (OSError, paramiko.SSHException, EOFError) as error:
-                reason = f"no answer within {COMMAND_SECONDS} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-                raise AccessError(f"{command}: {reason}", "see whether the host is overloaded or was restarted") from error
+                reason = (
+                    f"no answer within {COMMAND_SECONDS} s"
+                    if isinstance(error, TimeoutError)
+                    else str(error) or type(error).__name__
+                )
+                raise AccessError(
+                    f"{command}: {reason}", "see whether the host is overloaded or was restarted"
+                ) from error
 
 
 def _connect_remedy(reason: str, command: Sequence[str]) -> str:
@@ -155,8 +173,10 @@ def logins(inventory: Any) -> dict[str, Login]:
         if issubclass(host.connector_cls, SSHConnector):
             connector = SSHConnector(state, host)
             found[host.name] = Login(
-                connect=_connecting(connector), command=_command(connector.data, host.name),
-                sudo=bool(host.data.get("_sudo")), sudo_password=host.data.get("_sudo_password"),
+                connect=_connecting(connector),
+                command=_command(connector.data, host.name),
+                sudo=bool(host.data.get("_sudo")),
+                sudo_password=host.data.get("_sudo_password"),
             )
     return found
 
@@ -172,7 +192,12 @@ def _connecting(connector: Any) -> Callable[[], paramiko.SSHClient]:
 
 def _command(data: Any, name: str) -> tuple[str, ...]:
     words = ["ssh"]
-    for option, value in (("-p", data["ssh_port"]), ("-i", data["ssh_key"]), ("-l", data["ssh_user"]), ("-F", data["ssh_config_file"])):
+    for option, value in (
+        ("-p", data["ssh_port"]),
+        ("-i", data["ssh_key"]),
+        ("-l", data["ssh_user"]),
+        ("-F", data["ssh_config_file"]),
+    ):
         words += [option, str(value)] if value else []
     if data["ssh_known_hosts_file"]:
         words += ["-o", f"UserKnownHostsFile={data['ssh_known_hosts_file']}"]

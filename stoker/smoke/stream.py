@@ -20,6 +20,10 @@ _LEAST_PIECES = 3
 _REMEDY = "something on the way collects the answer: proxy_buffering and gzip must be off in every proxy between here and the engine"
 
 
+class NotInPieces(CheckFailed):
+    """The answer is right, and came all at once."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """What one read of the connection gave, and when: seconds since the request."""
@@ -67,7 +71,7 @@ def read(url: str, body: Mapping[str, object], key: Key | None, seconds: int) ->
 
 
 def evaluate(stream: Stream, model: str) -> str:
-    """Right content, and really in pieces. Raises CheckFailed."""
+    """Right content, and really in pieces. Raises CheckFailed; NotInPieces when only that is wrong."""
     _complete(stream)
     events = [json.loads(data) for data in _events(stream.text) if data != "[DONE]"]
     deltas = [_delta(event) for event in events]
@@ -76,9 +80,10 @@ def evaluate(stream: Stream, model: str) -> str:
     shown = answers.words("".join(deltas))
     first, last = stream.pieces[0].seconds, stream.pieces[-1].seconds
     if len(stream.pieces) < _LEAST_PIECES or last - first < _LEAST_GAP_SECONDS:
-        raise CheckFailed(
+        raise NotInPieces(
             f"pieces one after the other (at least {_LEAST_PIECES}, over at least {_LEAST_GAP_SECONDS * 1000:.0f} ms)",
-            f"{len(stream.pieces)} pieces, the first after {first:.3f} s and the last after {last:.3f} s: {shown}", _REMEDY,
+            f"{len(stream.pieces)} pieces, the first after {first:.3f} s and the last after {last:.3f} s: {shown}",
+            _REMEDY,
         )
     return f"{len(stream.pieces)} pieces, first after {first * 1000:.0f} ms, last after {last * 1000:.0f} ms"
 
@@ -86,13 +91,19 @@ def evaluate(stream: Stream, model: str) -> str:
 def _complete(stream: Stream) -> None:
     found = f"HTTP {stream.status}, {stream.content_type or 'no content type'}: {stream.text[:400] or '(empty body)'}"
     if stream.error:
-        raise CheckFailed("a complete stream", f"{stream.error} ({found})" if stream.status else stream.error,
-                          "see whether the engine and the gateway run (docker ps -a, docker logs)")
+        raise CheckFailed(
+            "a complete stream",
+            f"{stream.error} ({found})" if stream.status else stream.error,
+            "see whether the engine and the gateway run (docker ps -a, docker logs)",
+        )
     if stream.status != 200 or not stream.content_type.startswith("text/event-stream"):
         raise CheckFailed("HTTP 200 with text/event-stream", found, "read the engine's log (docker logs)")
     if not stream.text.rstrip().endswith("data: [DONE]"):
-        raise CheckFailed("a stream that ends with data: [DONE]", f"its end is {stream.text[-200:]!r}",
-                          "the answer was cut off: read the logs of engine and gateway")
+        raise CheckFailed(
+            "a stream that ends with data: [DONE]",
+            f"its end is {stream.text[-200:]!r}",
+            "the answer was cut off: read the logs of engine and gateway",
+        )
     try:
         [json.loads(data) for data in _events(stream.text) if data != "[DONE]"]
     except ValueError as error:

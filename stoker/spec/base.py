@@ -88,7 +88,7 @@ Image = Annotated[
 Url = Annotated[
     str,
     form(
-        r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?$",
+        r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s?#/])?$",
         "an address that begins with http:// or https://, without / at its end",
     ),
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace, replace
 
 from pydantic import ValidationError
 
@@ -49,6 +49,17 @@ class Host:
         for stack in self.stacks:
             for instance in stack.instances:
                 yield stack, instance
+
+    def only(self, names: Collection[str]) -> Host:
+        """This host with the named instances alone, and no gateways: for what they need. Empty: all of it."""
+        if not names:
+            return self
+        stacks = (
+            stack.model_copy(update={"instances": chosen, "gateway": None})
+            for stack in self.stacks
+            if (chosen := tuple(instance for instance in stack.instances if instance.name in names))
+        )
+        return replace(self, stacks=tuple(stacks))
 
     def model_of(self, instance: Instance) -> HubModel | OllamaModel:
         return self.settings.models[instance.model]

@@ -71,10 +71,15 @@ class Docker(Spec):
     #: Anything else for /etc/docker/daemon.json, merged over what is there.
     daemon: dict[str, object] = {}
 
+    @property
+    def gpus_by_cdi(self) -> bool:
+        """The distributions' Docker and Compose are too old for CDI; there NVIDIA's runtime hook gives the GPUs."""
+        return self.source == "docker-ce"
+
     @field_validator("daemon")
     @classmethod
     def _not_ours(cls, value: dict[str, object]) -> dict[str, object]:
-        ours = sorted({"log-driver", "log-opts", "features"} & set(value))
+        ours = sorted({"log-driver", "log-opts", "features", "exec-opts"} & set(value))
         if ours:
             raise ValueError(f"{', '.join(ours)} is set by Stoker itself; use log_max_size and log_max_file")
         return value

@@ -14,6 +14,19 @@ from stoker.steps.packages import Package, install, missing
 DAEMON_JSON = "/etc/docker/daemon.json"
 UNIT = "docker.service"
 
+#: What the distribution offers for the same job. Not all of it is in docker-ce's Conflicts (docker-ce-packaging#1339).
+_DISTRIBUTIONS = (
+    "docker.io",
+    "docker-cli",
+    "docker-compose",
+    "docker-compose-v2",
+    "docker-buildx",
+    "podman-docker",
+    "containerd",
+    "runc",
+)
+_DOCKERS = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+
 #: Packages whose replacement restarts a daemon.
 _DAEMONS = ("docker-ce", "docker.io", "containerd.io")
 
@@ -32,14 +45,26 @@ def packages(host: Host, state: HostState) -> list[Package]:
     ]
 
 
+def in_the_way(host: Host, state: HostState) -> list[str]:
+    """Installed packages of the other source."""
+    others = _DISTRIBUTIONS if host.settings.docker.source == "docker-ce" else _DOCKERS
+    return [name for name in others if name in state.packages]
+
+
+def known_packages() -> list[str]:
+    """Every package that the step must know of."""
+    return [*_DISTRIBUTIONS, *_DOCKERS]
+
+
 def daemon_settings(host: Host) -> dict[str, Any]:
     """What Stoker wants in daemon.json; keys that are not named here stay as they are on the host."""
     docker, mirrors, proxy = host.settings.docker, host.settings.mirrors, host.settings.proxy
     wanted: dict[str, Any] = {
         "log-driver": "json-file",
         "log-opts": {"max-size": docker.log_max_size, "max-file": str(docker.log_max_file)},
-        # GPUs by CDI. The default since 28.2, said here for the distribution's older Docker.
-        "features": {"cdi": True},
+        # Either the GPUs come by CDI, or systemd must keep its hands off the containers' device rules: a daemon-reload
+        # would take the GPUs away from them.
+        **({"features": {"cdi": True}} if docker.gpus_by_cdi else {"exec-opts": ["native.cgroupdriver=cgroupfs"]}),
         **docker.daemon,
     }
     if mirrors.registries:
@@ -70,11 +95,13 @@ def actions(host: Host, state: HostState) -> list[Action]:
     running = [name for name, container in state.containers.items() if container.running]
     text = merged(state.contents.get(DAEMON_JSON, ""), daemon_settings(host))
     lacking = missing(state, packages(host, state))
-    replaced = {package.name for package in lacking} & set(_DAEMONS)
+    others = in_the_way(host, state)
+    replaced = ({package.name for package in lacking} | set(others)) & set(_DAEMONS)
     if text is not None:
         restart = state.docker_running and not replaced & {"docker-ce", "docker.io"}  # else the package restarts it
         # dockerd reads the new file itself before it replaces the old one.
-        check = 'if command -v dockerd >/dev/null; then dockerd --validate --config-file "$new/daemon.json"; fi'
+        # (--validate came with 23.0.)
+        check = 'if dockerd --help 2>/dev/null | grep -q -- --validate; then dockerd --validate --config-file "$new/daemon.json"; fi'
         script, stdin = write_files(
             [File(DAEMON_JSON, text)], "/etc/docker", check=check, after=_restart() if restart else ""
         )
@@ -82,8 +109,14 @@ def actions(host: Host, state: HostState) -> list[Action]:
         found.append(
             Action(what, script, stdin, interrupts=f"{len(running)} running containers" if restart and running else "")
         )
-    if lacking:
-        found.append(install(lacking, interrupts=f"{len(running)} running containers" if replaced and running else ""))
+    if lacking or others:
+        found.append(
+            install(
+                lacking or packages(host, state),
+                remove=others,
+                interrupts=f"{len(running)} running containers" if replaced and running else "",
+            )
+        )
     if lacking or not state.docker_running or state.units.get(UNIT) != "active enabled":
         found.append(Action("start Docker, now and at boot", f"systemctl enable --now docker.service && {_answers()}"))
     return found

@@ -32,7 +32,9 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
     url = f"http://127.0.0.1:{gateway.port}/health"
     configuration = f"{GATEWAY_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
-    loaded = f"curl -s -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
+    loaded = (
+        f"curl -q -s --noproxy '*' -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
+    )
     return [
         Action(
             f"reload {gateway.container} with configuration {identity}",

@@ -16,7 +16,15 @@ import sys, torch
 major, minor = torch.cuda.get_device_capability()
 have = torch.cuda.get_arch_list()
 print(torch.__version__, torch.cuda.get_device_name(), have)
-if f"sm_{major}{minor}" not in have and not any(a.startswith("compute_") and int(a[8:]) <= major * 10 + minor for a in have):
+def runs(arch):
+    # Machine code runs on later cards of the same generation (sm_86 on 8.9), compute_ is compiled by the driver.
+    kind, _, number = arch.partition("_")
+    if not number.isdigit():
+        return False
+    if kind == "sm":
+        return int(number) // 10 == major and int(number) % 10 <= minor
+    return int(number) <= 10 * major + minor
+if not any(map(runs, have)):
     sys.exit(f"this image has no code for compute capability {major}.{minor}; it was built for {', '.join(have)}")
 print(torch.ones(4, device="cuda", dtype=torch.half).sum())
 """.strip()
@@ -50,11 +58,18 @@ def probes(host: Host, state: HostState) -> list[Action]:
             if any(gpu.index in i.gpus for _, i in host.instances() if host.image_of(i) == image)
         ]
         path = proof_path(engine, image)
-        if state.contents.get(path, "").strip() == f"{state.images.get(image)} {_hardware(state, cards)}" and state.images.get(image):
+        if state.contents.get(
+            path, ""
+        ).strip() == f"{state.images.get(image)} {_hardware(state, cards)}" and state.images.get(image):
             continue
         runs = []
         for gpu in cards:
-            run = f"docker run --rm --network none --device nvidia.com/gpu={gpu.uuid}"
+            card = (
+                f"--device nvidia.com/gpu={gpu.uuid}"
+                if host.settings.docker.gpus_by_cdi
+                else f"--gpus device={gpu.uuid}"
+            )
+            run = f"docker run --rm --network none {card}"
             if engine == "vllm":
                 runs.append(f"{run} --entrypoint python3 {shlex.quote(image)} -c {shlex.quote(_TORCH_PROBE)}")
             else:

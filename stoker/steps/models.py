@@ -12,6 +12,7 @@ from stoker.steps.action import Action, File, write_files
 from stoker.steps.layout import SECRETS
 
 MANIFEST = ".stoker-manifest.json"
+OFFICIAL_HUB = "https://huggingface.co"
 HUB_ENVIRONMENT = f"{SECRETS}/hub.env"
 
 
@@ -66,7 +67,11 @@ def _fetch(host: Host, directory: str, model: HubModel, image: str, has_token: b
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
+    if host.settings.mirrors.hub != OFFICIAL_HUB:
+        environment["HF_HUB_DISABLE_XET"] = "1"  # Xet has servers of its own, which a mirror does not stand for
     environment |= {key: value for key, value in (("HTTP_PROXY", proxy.http), ("HTTPS_PROXY", proxy.https)) if value}
+    if proxy.http or proxy.https:
+        environment["NO_PROXY"] = ",".join(proxy.no_proxy)
     command = ["docker", "run", "--rm", "--name", f"stoker-fetch-{name}"[:63], "--entrypoint", "python3"]
     for key, value in environment.items():
         command += ["--env", f"{key}={value}"]

@@ -72,7 +72,9 @@ def served(host: Host) -> list[Served]:
     for stack, instance in host.instances():
         model = host.model_of(instance)
         if isinstance(model, OllamaModel):
-            found.setdefault((stack.model_directory, instance.model), Served(stack, instance, model, host.settings.mirrors.ollama))
+            found.setdefault(
+                (stack.model_directory, instance.model), Served(stack, instance, model, host.settings.mirrors.ollama)
+            )
     return list(found.values())
 
 
@@ -111,7 +113,7 @@ def _pull(entry: Served) -> str:
     body = json.dumps({"model": entry.base, **insecure})
     # The stream's last line says how it ended; its status is 200 also when it failed.
     return (
-        f"{_wait(entry)} && curl -sS -N -X POST {_url(entry)}/api/pull -d {shlex.quote(body)} "
+        f"{_wait(entry)} && curl -q -sS --noproxy '*' -N -X POST {_url(entry)}/api/pull -d {shlex.quote(body)} "
         '| { while IFS= read -r line; do echo "$line"; last=$line; done; case $last in *\'"status":"success"\'*) ;; *) exit 1;; esac; }'
     )
 
@@ -127,7 +129,7 @@ def _create(entry: Served) -> str:
     )
     digest = f"$(sha256sum {shlex.quote(entry.manifest)} | cut -c1-64)"
     return (
-        f"{_wait(entry)} && curl -sS --fail-with-body -m 120 -X POST {_url(entry)}/api/create -d {shlex.quote(body)} "
+        f"{_wait(entry)} && curl -q -sS --noproxy '*' --fail-with-body -m 120 -X POST {_url(entry)}/api/create -d {shlex.quote(body)} "
         f"&& printf '%s %s\\n' \"{digest}\" {shlex.quote(entry.recipe)} >{shlex.quote(entry.record)}"
     )
 
@@ -138,6 +140,6 @@ def _url(entry: Served) -> str:
 
 def _wait(entry: Served) -> str:
     return (
-        f"{{ i=0; until curl -sf -m 2 -o /dev/null {_url(entry)}/api/version; do i=$((i+1)); test $i -lt 120 || "
+        f"{{ i=0; until curl -q -sf --noproxy '*' -m 2 -o /dev/null {_url(entry)}/api/version; do i=$((i+1)); test $i -lt 120 || "
         f"{{ echo 'Ollama in {entry.instance.name} does not answer'; docker logs --tail 20 {entry.instance.name}; exit 1; }}; sleep 0.5; done; }}"
     )

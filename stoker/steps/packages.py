@@ -39,9 +39,12 @@ def missing(state: HostState, wanted: Sequence[Package]) -> list[Package]:
     return [package for package in wanted if not package.is_in(state)]
 
 
-def install(packages: Sequence[Package], hold: bool = False, interrupts: str = "") -> Action:
+def install(
+    packages: Sequence[Package], hold: bool = False, remove: Sequence[str] = (), interrupts: str = ""
+) -> Action:
     """Install or change to the wanted version. Refreshes apt's lists only when they do not know the packages."""
-    arguments = " ".join(package.argument for package in packages)
+    # apt removes what has a - behind its name, in the same step.
+    arguments = " ".join([*(package.argument for package in packages), *(f"{name}-" for name in remove)])
     command = f"{_APT} install --no-install-recommends --allow-downgrades --allow-change-held-packages {arguments}"
     script = f"{command} || {{ {update_command()} && {command}; }}"
     if hold:
@@ -49,7 +52,8 @@ def install(packages: Sequence[Package], hold: bool = False, interrupts: str = "
             f"{{ {script}; }} && apt-mark hold {' '.join(shlex.quote(package.name) for package in packages)} >/dev/null"
         )
     names = ", ".join(f"{package.name} {package.version}".strip() for package in packages)
-    return Action(f"install {names}", script=script, long=True, interrupts=interrupts)
+    removed = f" instead of {', '.join(remove)}" if remove else ""
+    return Action(f"install {names}{removed}", script=script, long=True, interrupts=interrupts)
 
 
 def update_command() -> str:

@@ -9,11 +9,14 @@ from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.steps import openpgp
 from stoker.steps.action import Action, File, Say, Shell, write_files
-from stoker.steps.packages import update_command
+from stoker.steps.packages import Package, install, update_command
 
 KEYRINGS = "/etc/apt/keyrings"
 SOURCES = "/etc/apt/sources.list.d"
 PROXY = "/etc/apt/apt.conf.d/80stoker-proxy"
+
+#: Repositories are read over https.
+CERTIFICATES = Package("ca-certificates")
 
 #: Left by earlier installations under other names; apt stops with "Conflicting values set for option Signed-By".
 LEFTOVERS = tuple(
@@ -73,28 +76,39 @@ def debian_architecture(state: HostState) -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(state.architecture, state.architecture)
 
 
+def proxy_file(host: Host) -> File | None:
+    """apt's proxy settings, or None where no proxy is described."""
+    proxy = host.settings.proxy
+    lines = [
+        f'Acquire::{scheme}::Proxy "{url}";' for scheme, url in (("http", proxy.http), ("https", proxy.https)) if url
+    ]
+    lines += [f'Acquire::{scheme}::Proxy::{name} "DIRECT";' for name in proxy.no_proxy for scheme in ("http", "https")]
+    return File(PROXY, "\n".join(lines) + "\n") if proxy.http or proxy.https else None
+
+
 def actions(host: Host, state: HostState) -> list[Action]:
+    """In an order in which each can work: the proxy, the certificates for https, then keys and sources."""
     found = []
+    proxy = proxy_file(host)
+    if proxy and not proxy.is_on(state):
+        script, stdin = write_files([proxy], "/etc/apt")
+        found.append(Action(f"write {PROXY}", script, stdin))
+    elif not proxy and PROXY in state.files:
+        found.append(Action(f"remove {PROXY}: no proxy is described any more", f"rm -f {PROXY}"))
     leftovers = [path for path in LEFTOVERS if path in state.files]
     if leftovers:
         moves = "; ".join(f"mv -f {shlex.quote(path)} {shlex.quote(path + '.disabled')}" for path in leftovers)
         found.append(Action(f"set aside old package sources: {', '.join(leftovers)}", moves))
+    if not CERTIFICATES.is_in(state):
+        found.append(install([CERTIFICATES]))
     wanted = [repository.sources_file(debian_architecture(state)) for repository in repositories(host, state)]
-    proxy = host.settings.proxy
-    if proxy.http or proxy.https:
-        lines = [
-            f'Acquire::{scheme}::Proxy "{url}";'
-            for scheme, url in (("http", proxy.http), ("https", proxy.https))
-            if url
-        ]
-        wanted.append(File(PROXY, "\n".join(lines) + "\n"))
     for repository in repositories(host, state):
         if not _has_key(repository, state):
             found.append(
                 Action(f"fetch the key of {repository.name} from {repository.key_url}", function=_FetchKey(repository))
             )
     stale = [file for file in wanted if not file.is_on(state)]
-    if stale or found:
+    if stale or leftovers or any(not _has_key(repository, state) for repository in repositories(host, state)):
         script, stdin = write_files(stale, "/etc/apt", after=update_command())
         names = ", ".join(file.path for file in stale) or "nothing new"
         found.append(Action(f"write {names} and refresh the package lists", script, stdin))

@@ -64,7 +64,7 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     if stale_gateway and stack.gateway:
         stale = [file for file in stale if file not in gateway] + gateway  # nginx needs the whole set to judge it
         checks.append(
-            f'chmod 755 "$new" "$new"/gateway; docker run --rm --network none --volume "$new"/gateway:{GATEWAY_DIRECTORY}:ro '
+            f'chmod 755 "$new" "$new"/gateway; docker run --rm --volume "$new"/gateway:{GATEWAY_DIRECTORY}:ro '
             f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {GATEWAY_DIRECTORY}/{stack.gateway.config_file}"
         )
     script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))
@@ -104,11 +104,53 @@ def container_actions(host: Host, stack: Stack, state: HostState, only: Collecti
         found.append(
             Action(
                 "; ".join(reasons.values()),
-                f"{compose} up -d --no-deps --pull never {names}",
+                f"{compose} up -d --no-deps --pull never {names}{_unpause(reasons, stack, state)}{_gateway_answers(reasons, stack)}",
                 interrupts=", ".join(interrupted),
             )
         )
     return found
+
+
+def _unpause(reasons: Collection[str], stack: Stack, state: HostState) -> str:
+    """Compose does not wake a paused container."""
+    paused = [
+        instance.name
+        for instance in stack.instances
+        if instance.service_name in reasons
+        and instance.name in state.containers
+        and state.containers[instance.name].status == "paused"
+    ]
+    return "".join(f" && {{ docker unpause {shlex.quote(name)} 2>/dev/null || true; }}" for name in paused)
+
+
+def _gateway_answers(reasons: Collection[str], stack: Stack) -> str:
+    """Wait until a gateway that was made answers, so that what it has loaded can be asked. At most 10 s; the next chapter judges."""
+    if stack.gateway is None or stack.gateway.service not in reasons:
+        return ""
+    url = f"http://127.0.0.1:{stack.gateway.port}/health"
+    return (
+        f"; up=$?; i=0; until curl -q -s --noproxy '*' -m 2 -o /dev/null {url}; do i=$((i+1)); "
+        "test $i -lt 40 || break; sleep 0.25; done; exit $up"
+    )
+
+
+def forgotten(host: Host, state: HostState) -> list[Action]:
+    """Containers of Stoker's whose whole project is no longer described on this host."""
+    projects = {stack.project for stack in host.stacks}
+    names = sorted(
+        container.name
+        for container in state.containers.values()
+        if container.configuration and container.project not in projects
+    )
+    if not names:
+        return []
+    return [
+        Action(
+            f"remove containers of projects that are no longer described: {', '.join(names)}",
+            f"docker rm -f {' '.join(map(shlex.quote, names))}",
+            interrupts=", ".join(names),
+        )
+    ]
 
 
 def container_reason(service: Service, state: HostState) -> str:

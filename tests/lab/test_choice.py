@@ -13,7 +13,7 @@ def test_limit_leaves_the_other_host_alone(project: Project, gpu10: Machine, gpu
         host.sh(f"docker stop -t 5 {name}")
     elsewhere = (gpu10.containers(), gpu10.written(), gpu10.contacts())
     done = project.deploy("--limit", "embedding")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     assert gpu65.containers()["ollama_bge_1"].status == "running"
     assert (gpu10.containers(), gpu10.written(), gpu10.contacts()) == elsewhere
 
@@ -22,7 +22,7 @@ def test_only_touches_the_named_instance(project: Project, gpu10: Machine, gpu65
     gpu10.sh("docker stop -t 5 vllm_llama_gpu0_1 vllm_qwen_gpu2 vllm_nginx")
     before, elsewhere = gpu10.containers(), gpu65.containers()
     done = project.deploy("--only", "vllm_qwen_gpu2")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     after = gpu10.containers()
     assert {name for name in before if after[name] != before[name]} == {"vllm_qwen_gpu2"}
     assert after["vllm_qwen_gpu2"].status == "running"

@@ -37,7 +37,7 @@ def test_bare_hosts_are_served_by_one_command(served: Served) -> None:
 
 
 def test_the_smoke_test_passes_after_the_first_deploy(served: Served) -> None:
-    assert served.smoke.code == 0, served.smoke
+    assert served.smoke.code == 0, str(served.smoke)
     assert served.smoke.seconds < 30
 
 
@@ -45,7 +45,7 @@ def test_a_second_deploy_changes_nothing(reader: Project) -> None:
     containers = [host.containers() for host in HOSTS]
     written = [host.written() for host in HOSTS]
     again = reader.deploy()
-    assert again.code == 0, again
+    assert again.code == 0, str(again)
     assert "No changes" in again.err
     assert again.seconds < _SECOND_RUN_SECONDS
     assert [host.containers() for host in HOSTS] == containers
@@ -54,7 +54,7 @@ def test_a_second_deploy_changes_nothing(reader: Project) -> None:
 
 def test_check_says_that_nothing_is_pending(reader: Project) -> None:
     done = reader.check()
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     assert "No changes" in done.err
 
 
@@ -62,11 +62,11 @@ def test_a_second_run_of_plain_pyinfra_changes_nothing(reader: Project) -> None:
     containers = [host.containers() for host in HOSTS]
     written = [host.written() for host in HOSTS]
     again = reader.pyinfra("-y")
-    assert again.code == 0, again
+    assert again.code == 0, str(again)
     # Columns of pyinfra's table: hosts, success (changed), error, no change.
     rows = re.findall(r"^ +(\S.*?) {2,}(\S+) +(\S+) +(\S+) +(\S+) *$", again.err, re.MULTILINE)
     results = {name: counts for name, *counts in rows if counts[0].isdigit()}
-    assert len(results) > 10, again
+    assert len(results) > 10, str(again)
     assert all(
         success == error == "-" and hosts == unchanged for hosts, success, error, unchanged in results.values()
     ), again
@@ -76,7 +76,7 @@ def test_a_second_run_of_plain_pyinfra_changes_nothing(reader: Project) -> None:
 
 def test_the_dry_plan_of_plain_pyinfra_is_empty(reader: Project) -> None:
     done = reader.pyinfra("--json")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     plan = json.loads(done.out)["plan"]
     assert len(plan) > 10
     assert not [

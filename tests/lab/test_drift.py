@@ -73,11 +73,11 @@ def test_it_is_predicted_and_put_right_and_nothing_else(drifts: list[Drift], pro
     expected = {one for drift in drifts for one in drift.expected}
 
     check, predicted = project.predicted()
-    assert check.code == 2, check
-    assert predicted == expected, check
+    assert check.code == 2, str(check)
+    assert predicted == expected, str(check)
     deploy = project.deploy()
-    assert deploy.code == 0, deploy
-    assert changed(deploy) == expected, deploy
+    assert deploy.code == 0, str(deploy)
+    assert changed(deploy) == expected, str(deploy)
     assert project.check().code == 0
 
     after = GPU10.containers() | GPU65.containers()
@@ -98,7 +98,7 @@ def test_a_changed_argument_makes_that_instance_anew_and_no_other(project: Proje
     assert "INTERRUPTS vllm_llama_gpu0_1" in check.err
     assert predicted == {(name, gpu10.address) for name in ("Stack files", "Containers", READY)}
     deploy = project.deploy()
-    assert deploy.code == 0, deploy
+    assert deploy.code == 0, str(deploy)
     assert changed(deploy) == predicted
     after = gpu10.containers()
     assert {name for name in before if after[name] != before[name]} == {"vllm_llama_gpu0_1"}
@@ -115,7 +115,7 @@ def test_what_others_wrote_into_daemon_json_stays(project: Project, gpu65: Machi
     assert check.code == 2
     assert f"INTERRUPTS {len(before)} running containers" in check.err
     deploy = project.deploy()
-    assert deploy.code == 0, deploy
+    assert deploy.code == 0, str(deploy)
     assert json.loads(gpu65.read(path)) == settings | {"shutdown-timeout": 20, "log-opts": log_options}
     after = gpu65.containers()
     assert {name: one.id for name, one in after.items()} == {name: one.id for name, one in before.items()}

@@ -27,18 +27,18 @@ def operator(project: Project) -> Project:
 def test_a_sudo_user_finds_nothing_to_change_and_smokes(operator: Project) -> None:
     before = [(host.containers(), host.written()) for host in HOSTS]
     done = operator.deploy()
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     assert "No changes" in done.err
     assert [(host.containers(), host.written()) for host in HOSTS] == before
     smoke = operator.stoker("smoke", seconds=60)
-    assert smoke.code == 0, smoke
+    assert smoke.code == 0, str(smoke)
 
 
 def test_a_sudo_user_puts_things_right_as_root_does(operator: Project, gpu10: Machine) -> None:
     router, program = "/opt/stoker/memoryx-hybrid/gateway/router.js", "/opt/stoker/bin/fetch-model.py"
     gpu10.sh(f"docker rm -f vllm_qwen_gpu2; rm {router} {program}")
     done = operator.deploy()
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     assert operator.check().code == 0
     assert gpu10.sh(f"stat -c '%U %a' {router} {program}").split() == ["root", "644", "root", "755"]
     assert not gpu10.holds("find /tmp -user operator -type f | grep -q .")
@@ -49,28 +49,28 @@ def test_without_sudo_the_reason_is_said(reader: Project) -> None:
         "llm = ['192.168.31.10']\nembedding = [('192.168.31.65', {'ssh_user': 'operator'})]\n"
     )
     done = reader.deploy()
-    assert done.code == NOT_STARTED, done
+    assert done.code == NOT_STARTED, str(done)
     assert "_sudo" in done.err
 
 
 def test_a_rebuilt_host_is_refused_accepted_and_brought_back(project: Project, gpu10: Machine, gpu65: Machine) -> None:
     before = gpu65.containers()
     rebuilt = run(str(ROOT / "lab/rebuild"), gpu10.name, seconds=120)
-    assert rebuilt.code == 0, rebuilt
+    assert rebuilt.code == 0, str(rebuilt)
     gpu10.set_load_seconds(1.5)
     written = gpu65.written()
 
     refused = project.deploy()
-    assert refused.code == NOT_STARTED, refused
+    assert refused.code == NOT_STARTED, str(refused)
     assert not gpu10.holds("test -e /opt/stoker")
     assert gpu65.written() == written
     command = re.search(r"ssh-keygen \S.*-R \S+", refused.err)
-    assert command, refused
+    assert command, str(refused)
     accepted = project.lab_run(*shlex.split(command.group()))
-    assert accepted.code == 0, accepted
+    assert accepted.code == 0, str(accepted)
 
     deploy = project.deploy(seconds=180)
-    assert deploy.code == 0, deploy
+    assert deploy.code == 0, str(deploy)
     smoke = project.stoker("smoke", seconds=60)
-    assert smoke.code == 0, smoke
+    assert smoke.code == 0, str(smoke)
     assert gpu65.containers() == before

@@ -38,9 +38,9 @@ def test_a_bad_description_is_refused_before_any_host_is_contacted(reader: Proje
     reader.edit("group_data/llm.py", '"dtype": "half"', '"dtypo": "half"')
     contacts, before = [host.contacts() for host in HOSTS], seen()
     for done in run_in_all_ways(reader):
-        assert done.code == NOT_STARTED, done
+        assert done.code == NOT_STARTED, str(done)
         for wrong in ("latest", "11401", "vllm_qwen_gpu2", "dtypo"):
-            assert wrong in done.err, done
+            assert wrong in done.err, str(done)
     assert [host.contacts() for host in HOSTS] == contacts
     assert seen() == before
 
@@ -58,7 +58,7 @@ def test_a_mistyped_option_is_refused_before_any_host_is_contacted(
 ) -> None:
     contacts = [host.contacts() for host in HOSTS]
     done = reader.deploy(*argv)
-    assert done.code == NOT_STARTED, done
+    assert done.code == NOT_STARTED, str(done)
     assert named in done.err
     assert [host.contacts() for host in HOSTS] == contacts
 
@@ -126,7 +126,7 @@ def test_an_obstacle_on_one_host_stops_the_run_for_all(obstacles: list[Obstacle]
         by_stoker, by_pyinfra_yes, by_pyinfra = run_in_all_ways(project)
         for obstacle in obstacles:
             for done in (by_stoker, by_pyinfra_yes):
-                assert obstacle.reason in done.err, done
+                assert obstacle.reason in done.err, str(done)
                 assert obstacle.host.address in done.err
         assert by_stoker.code == NOT_STARTED
         assert by_pyinfra_yes.code == 1
@@ -138,6 +138,6 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(project: Project) ->
     give_both_hosts_something_to_do()
     before = seen()
     done = project.stoker("deploy")
-    assert done.code == NOT_STARTED, done
+    assert done.code == NOT_STARTED, str(done)
     assert "--yes" in done.err
     assert seen() == before

@@ -34,7 +34,7 @@ def smoke(project: Project) -> Smoke:
 
 def test_everything_passes_on_a_served_fleet(reader: Project) -> None:
     found = smoke(reader)
-    assert not found.failed, found.done
+    assert not found.failed, str(found.done)
     assert found.done.code == 0
     assert found.done.seconds < 30
 
@@ -55,7 +55,7 @@ def test_two_broken_instances_fail_exactly_what_concerns_them(
     gpu10.fault(LLAMA, llama_fault)
     gpu65.fault(EMBEDDER, embedder_fault)
     found = smoke(project)
-    assert found.done.code == 1, found.done
+    assert found.done.code == 1, str(found.done)
     for subject, reason in ((LLAMA, llama_reason), (EMBEDDER, embedder_reason)):
         assert any(reason in f"{check['found']} {check['expected']}" for check in found.of(subject)), found.of(subject)
     assert {check["subject"] for check in found.failed} <= {LLAMA, EMBEDDER, *GATEWAYS}
@@ -67,8 +67,8 @@ def test_two_broken_instances_fail_exactly_what_concerns_them(
 def test_a_stopped_engine_is_named_with_the_way_to_put_it_right(project: Project, gpu10: Machine) -> None:
     gpu10.sh("docker stop -t 5 vllm_qwen_gpu2")
     found = smoke(project)
-    assert found.done.code == 1, found.done
-    assert any("exited" in check["found"] for check in found.of("vllm_qwen_gpu2")), found.failed
+    assert found.done.code == 1, str(found.done)
+    assert any("exited" in check["found"] for check in found.of("vllm_qwen_gpu2")), str(found.done)
     assert "the next deploy starts it again" in found.done.text
     assert {check["subject"] for check in found.failed} <= {"vllm_qwen_gpu2", *GATEWAYS, gpu10.address, "GPU 2"}
 

@@ -47,16 +47,16 @@ def test_nothing_is_written_or_the_other_host_proceeds(
     with away():
         written = gpu10.written()
         refused, by_pyinfra = project.at_once(["stoker", "deploy", "--yes"], pyinfra_argv("-y"))
-        assert refused.code == NOT_STARTED, refused
+        assert refused.code == NOT_STARTED, str(refused)
         assert "--skip-unreachable" in refused.err
         assert refused.seconds < 20
-        assert by_pyinfra.code == 1, by_pyinfra
+        assert by_pyinfra.code == 1, str(by_pyinfra)
         for done in (refused, by_pyinfra):
-            assert GPU65.address in done.err, done
+            assert GPU65.address in done.err, str(done)
         assert gpu10.written() == written
 
         proceeded = project.deploy("--skip-unreachable")
-        assert proceeded.code == 1, proceeded
+        assert proceeded.code == 1, str(proceeded)
         assert GPU65.address in proceeded.err
         assert gpu10.holds(f"test -f {_LOST}")
 
@@ -65,8 +65,8 @@ def test_a_limit_leaves_the_host_out_and_smoke_names_it(project: Project, gpu10:
     gpu10.sh(f"rm {_LOST}")
     with sshd_stopped():
         limited = project.deploy("--limit", gpu10.address)
-        assert limited.code == 0, limited
+        assert limited.code == 0, str(limited)
         assert gpu10.holds(f"test -f {_LOST}")
         smoke = project.stoker("smoke", seconds=60)
-        assert smoke.code == 1, smoke
+        assert smoke.code == 1, str(smoke)
         assert f"{GPU65.address}: docker over ssh" in smoke.text

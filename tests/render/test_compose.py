@@ -266,7 +266,7 @@ def test_texts_survive_as_they_are(tmp_path: Path) -> None:
     # `config` prints what can be read again: $ doubled.
     assert service["command"][-1].replace("$$", "$") == odd
     environment = {name: value.replace("$$", "$") for name, value in service["environment"].items()}
-    ours = {"STOKER_INSTANCE", "HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "VLLM_ENGINE_READY_TIMEOUT_S"}
+    ours = {"STOKER_INSTANCE", "HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "VLLM_ENGINE_READY_TIMEOUT_S", "STOKER_MODEL"}
     assert {name: value for name, value in environment.items() if name not in ours} == {
         "A": odd,
         "NO": "no",

@@ -1,28 +1,16 @@
-"""Inventories in a temporary directory: the project's own, edited, and read as `stoker` reads them.
-
-pyinfra's loader patches the standard library for gevent, which would change the threads and sockets of every later test,
-and it remembers compiled files by name. So a process of its own reads the descriptions: it imports pyinfra once and
-forks for each description (20 ms instead of half a second).
-"""
+"""Inventories in a temporary directory: the project's own, edited, and read as `stoker` reads them."""
 
 from __future__ import annotations
 
-import atexit
-import functools
-import os
-import pickle
 import shutil
-import struct
-import subprocess
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import Problem
+from support.forked import Call, call
 
 PROJECT = Path(__file__).resolve().parents[2]
 TESTS = PROJECT / "tests"
@@ -64,7 +52,9 @@ class Description:
         path.write_text(before + text, encoding="utf-8")
 
     def ask(self, overlays: Sequence[str] = (), inventory: str = "inventory.py") -> Answer:
-        return _reader().ask(self.folder, inventory, overlays)
+        found = call(Call("support.description", "read", (inventory, tuple(overlays)), cwd=self.folder))
+        assert isinstance(found.value, Answer), found
+        return found.value
 
     def load(self, overlays: Sequence[str] = (), inventory: str = "inventory.py") -> Fleet:
         answer = self.ask(overlays, inventory)
@@ -78,80 +68,14 @@ class Description:
         return answer.problems
 
 
-class _Reader:
-    """The other process, and the pipes to it."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "support.description"], cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        atexit.register(self.close)
-
-    def ask(self, *request: object) -> Answer:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        _send(self.process.stdin, request)
-        answer = _receive(self.process.stdout)
-        assert isinstance(answer, Answer)
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=10)
-
-
-@functools.cache
-def _reader() -> _Reader:
-    return _Reader()
-
-
-def _send(pipe: IO[bytes], message: object) -> None:
-    data = pickle.dumps(message)
-    pipe.write(struct.pack("<Q", len(data)) + data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    head = pipe.read(8)
-    if len(head) < 8:
-        raise EOFError
-    return pickle.loads(pipe.read(struct.unpack("<Q", head)[0]))
-
-
-def _answer(folder: Path, inventory: str, overlays: Sequence[str]) -> Answer:
+def read(inventory: str, overlays: Sequence[str]) -> Answer:
+    """Runs in a process of its own: pyinfra remembers compiled files by name."""
     from stoker.inventory import load_fleet
     from stoker.spec.problems import SpecError
 
-    os.chdir(folder)
     try:
         return Answer(fleet=load_fleet(Path(inventory), list(overlays)))
     except SpecError as error:
         return Answer(problems=tuple(error.problems), message=str(error))
     except BaseException:
         return Answer(crash=traceback.format_exc())
-
-
-def serve() -> None:
-    import pyinfra_cli.inventory  # noqa: F401  (before anything else: it patches the standard library)
-
-    import stoker.inventory  # noqa: F401
-
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a description prints may get between the answers
-    while True:
-        try:
-            request = _receive(sys.stdin.buffer)
-        except EOFError:
-            return
-        child = os.fork()
-        if not child:
-            _send(answers, _answer(*request))
-            os._exit(0)
-        os.waitpid(child, 0)
-
-
-if __name__ == "__main__":
-    sys.modules["support.description"] = sys.modules["__main__"]  # so that its classes are pickled under their name
-    Answer.__module__ = "support.description"
-    serve()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stoker.facts.state import Container, FileState, Gpu, HostState
+from stoker.facts.state import SECTION, Container, FileState, Gpu, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.compose import GATEWAY_DIRECTORY, compose_file, services
 from stoker.render.gateway import config_identity
@@ -69,7 +69,7 @@ def bare(host: Host) -> HostState:
         uid=0,
         user="root",
         time=NOW,
-        units={"docker.service": "inactive not-found", "nvidia-persistenced.service": "active enabled"},
+        units={"nvidia-persistenced.service": "active enabled"},
         driver=DRIVER,
         gpus=cards(host),
         free_bytes={"/var/lib": 500 << 30, **{entry.model_directory: 500 << 30 for entry in host.stacks}},
@@ -92,7 +92,7 @@ def converged(fleet: Fleet, host: Host) -> HostState:
         images=ids,
     )
     files = [repository.sources_file("amd64") for repository in sources.repositories(host, state)]
-    files += layout.tools(host)
+    files += [*toolkit._DROP_INS, *layout.tools(host)]
     for entry in host.stacks:
         text = compose_file(host, entry, stack.uuids(state))
         files += [File(stack.compose_path(host, entry), text), *stack.gateway_files(fleet, host, entry)]
@@ -133,7 +133,7 @@ def _containers(host: Host, ids: Mapping[str, str], state: HostState) -> dict[st
 def _contents(host: Host, state: HostState) -> dict[str, str]:
     contents = dict.fromkeys(sources.contents(), KEY)
     contents[docker.DAEMON_JSON] = docker.merged("", docker.daemon_settings(host)) or ""
-    contents[toolkit.CDI] = "\n".join(f"  - name: {gpu.uuid}" for gpu in state.gpus)
+    contents[toolkit.CDI] = "\n".join(["  - path: /dev/nvidia-uvm", *(f"  - name: {gpu.uuid}" for gpu in state.gpus)])
     for directory, (model, _) in models.wanted(host).items():
         contents[f"{directory}/{models.MANIFEST}"] = manifest(model.repository)
     for entry in ollama.served(host):
@@ -183,3 +183,52 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "gateway": [action for entry in host.stacks for action in gateway.actions(fleet, host, entry, state)],
     }
     return {name: actions for name, actions in chapters.items() if actions}
+
+
+def probe_output(state: HostState) -> str:
+    """What the probe prints on a host in this state; `parse` reads the state from it again."""
+    sections: dict[str, list[str]] = {
+        "os": [f'PRETTY_NAME="{state.os_name}"', f"VERSION_CODENAME={state.os_codename}", f"ID={state.os_id}"],
+        "identity": [f"{state.architecture} {state.uid} {state.user} {state.time}"],
+        "packages": [f"{name}\t{version}\tii " for name, version in state.packages.items()],
+        "files": [f"{f.kind}\t{f.mode}\t{f.owner}\t{f.group}\t{path}" for path, f in state.files.items()],
+        "digests": [f"{file.digest}  {path}" for path, file in state.files.items() if file.digest],
+        **{f"content {path}": text.split("\n") for path, text in state.contents.items()},
+        "units": [f"{unit}\t{words}" for unit, words in state.units.items()],
+        "gpus": [*map(_smi_row(state), state.gpus), "rc=0"] if state.gpus else [state.gpu_error, "rc=9"],
+        "listeners": [
+            f'LISTEN 0 128 0.0.0.0:{one.port} 0.0.0.0:* users:(("{one.process}"))' for one in state.listeners
+        ],
+        "disk": [f"{path}\t{free}" for path, free in state.free_bytes.items()],
+        "models": [f"{d}\t{path}\t{size}" for d, found in state.model_files.items() for path, size in found.items()],
+    }
+    if state.docker_version:
+        sections |= {
+            "docker": [state.docker_version],
+            "containers": [_inspected(container) for container in state.containers.values()],
+            "images": [f"{reference}\t{identity}" for reference, identity in state.images.items()],
+        }
+    sections["answers"] = [f"{name}\t{text}" for name, text in state.answers.items()]
+    return "".join(f"{SECTION}{name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in sections.items())
+
+
+def _smi_row(state: HostState) -> Callable[[Gpu], str]:
+    return lambda gpu: (
+        f"{gpu.index}, {gpu.uuid}, {gpu.name}, {gpu.memory_mib}, {gpu.compute_capability}, {state.driver}"
+    )
+
+
+def _inspected(container: Container) -> str:
+    labels = {"stoker.configuration": container.configuration, "com.docker.compose.project": container.project}
+    return json.dumps(
+        {
+            "name": f"/{container.name}",
+            "id": container.id,
+            "image": container.image_id,
+            "status": container.status,
+            "started": container.started_at,
+            "restarts": container.restarts,
+            "labels": labels,
+            "ports": {"1/tcp": [{"HostIp": "", "HostPort": str(port)} for port in container.ports]},
+        }
+    )

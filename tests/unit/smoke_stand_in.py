@@ -35,6 +35,8 @@ class StandIn:
     replies: dict[str, Reply] = field(default_factory=dict)
     #: Seconds between the pieces of a stream; None sends it in one piece.
     pause: float | None = 0.02
+    #: So many streams are sent in one piece all the same.
+    late_streams: int = 0
     #: As a gateway: members whose names go into the log, in turn.
     members: tuple[str, ...] = ()
     log: list[str] = field(default_factory=list)
@@ -108,7 +110,8 @@ class StandIn:
         handler.end_headers()
         events = [json.dumps({"model": model, "choices": [{"delta": {"content": word + " "}}]}) for word in self.content.split()]
         texts = [f"data: {event}\n\n".encode() for event in [*events, "[DONE]"]]
-        for text in texts if self.pause is not None else [b"".join(texts)]:
+        self.late_streams -= 1
+        for text in texts if self.pause is not None and self.late_streams < 0 else [b"".join(texts)]:
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
             handler.wfile.flush()
             threading.Event().wait(self.pause or 0)

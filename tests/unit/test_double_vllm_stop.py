@@ -88,7 +88,11 @@ def test_engine_death_is_503_and_exit_0(tmp_path: Path, llama: Path) -> None:
     host = make_host(tmp_path / "host", "V100-32GB")
     with running(start_vllm(host, "serve", str(llama), *LLAMA)) as double:
         double.wait_ready()
+        thread, lines = stream_in_thread(double, LONG)
         os.kill(engine_pid(host), signal.SIGKILL)
+        thread.join()
+        error = json.loads(lines[-2].removeprefix("data: "))["error"]
+        assert (error["code"], error["message"].startswith("EngineCore encountered an issue.")) == (500, True)
         wait_for(lambda: double.get("/health").status_code == 503, "health is 503", 1.0)
         assert double.get("/v1/models").status_code == 200
         assert "Engine core proc EngineCore died unexpectedly" in double.text()

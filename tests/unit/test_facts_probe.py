@@ -8,10 +8,12 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.fleet import make_fleet
+from support.states import bare, converged, fleet_and_host, probe_output
 
 from stoker.facts.probe import HttpProbe, Questions, script
 from stoker.facts.questions import questions
@@ -105,7 +107,7 @@ def docker_stub(folder: Path) -> str:
 def test_a_bare_machine(stubs: Stubs, tmp_path: Path) -> None:
     """No docker, no nvidia-smi, no curl, nothing of what is asked for: everything is empty, nothing is an error."""
     stubs.prints("ss", "")
-    stubs.add("systemctl", 'test "$1" = is-enabled && echo not-found || echo inactive; exit 4')
+    stubs.add("systemctl", 'case $1 in show) echo not-found;; *) echo inactive; exit 4;; esac')
     stubs.add("dpkg-query", "exit 1")
     stubs.link("cat", "uname", "id", "date", "stat", "sha256sum", "find", "df", "awk", "dirname", "tr")
     state = stubs.probe(
@@ -126,7 +128,7 @@ def test_a_bare_machine(stubs: Stubs, tmp_path: Path) -> None:
     assert state.os_name == release["PRETTY_NAME"]
     assert (state.architecture, state.uid) == (platform.machine(), os.getuid())
     assert state.gpu_error.endswith("nvidia-smi: not found")
-    assert state.units == {"docker.service": "inactive not-found"}
+    assert state.units == {}
     assert state.contents == {f"{tmp_path}/daemon.json": ""}
     assert (state.packages, state.files, state.model_files, state.answers) == ({}, {}, {}, {})
     assert (state.gpus, state.containers, state.images, state.docker_version) == ([], {}, {}, "")
@@ -141,7 +143,7 @@ def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
     )
     stubs.add(
         "systemctl",
-        'case "$1 $2" in "is-active docker.service") echo active;; "is-enabled docker.service") echo enabled;; '
+        'case "$1 $2" in "show -p") echo loaded;; "is-active docker.service") echo active;; "is-enabled docker.service") echo enabled;; '
         '*" nvidia-persistenced.service") echo failed;; esac',
     )
     stubs.add("docker", docker_stub(stubs.folder))
@@ -280,7 +282,7 @@ def test_nvidia_smi_fails(stubs: Stubs, text: str, status: int) -> None:
     [
         "0, GPU-1, Tesla P40, [Unknown Error], 6.1, 580.173.02",
         "0, GPU-1, Tesla P40, 23040, 6.1",
-        "WARNING: infoROM is corrupted",
+        "some other words",
     ],
 )
 def test_nvidia_smi_prints_something_else(stubs: Stubs, row: str) -> None:
@@ -289,6 +291,14 @@ def test_nvidia_smi_prints_something_else(stubs: Stubs, row: str) -> None:
     assert state.gpus == []
     assert state.gpu_error.startswith("nvidia-smi printed an unexpected row: ")
     assert row.split(",")[0] in state.gpu_error
+
+
+def test_a_damaged_inforom_is_only_a_warning(stubs: Stubs) -> None:
+    words = "WARNING: infoROM is corrupted at gpu 0000:3B:00.0\n"
+    stubs.prints("nvidia-smi", SMI_ROWS + words, 14)
+    assert [gpu.index for gpu in stubs.probe(Questions()).gpus] == [0, 1]
+    stubs.prints("nvidia-smi", words, 14)
+    assert "infoROM is corrupted" in stubs.probe(Questions()).gpu_error
 
 
 def test_everything_of_the_default_fleet_can_be_asked(stubs: Stubs) -> None:
@@ -315,3 +325,12 @@ def test_no_output_at_all_is_a_host_of_which_nothing_is_known() -> None:
 
 def test_docker_as_a_snap() -> None:
     assert parse(["@@stoker docker-path", "/snap/bin/docker", "@@stoker docker", "28.4.0"]).docker_from_snap
+
+
+@pytest.mark.parametrize("group", ["llm", "embedding"])
+def test_recorded_states_read_back(group: str) -> None:
+    """The scripted hosts of the plan's tests print what a probe prints."""
+    fleet, host = fleet_and_host(group)
+    for state in (bare(host), converged(fleet, host)):
+        again = parse(probe_output(state).splitlines())
+        assert replace(again, gpus=tuple(again.gpus), listeners=tuple(again.listeners)) == state

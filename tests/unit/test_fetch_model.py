@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import socket
 import struct
 import subprocess
@@ -23,6 +25,8 @@ from stoker.facts.state import HostState
 from stoker.steps.models import is_complete
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "fetch-model.py"
+#: Its functions, for what needs no process.
+PROGRAM = runpy.run_path(str(SCRIPT), run_name="fetch_model")
 REPOSITORY = "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8"
 INDEX = {"weight_map": {"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}}
 
@@ -292,10 +296,16 @@ def test_what_is_wrong_with_copied_files(tmp_path: Path, changes: dict[str, byte
     directory = tmp_path / "model"
     files = {name: FILES[name] for name in WANTED} | changes
     put(directory, {name: content for name, content in files.items() if content is not None})
+    with pytest.raises(PROGRAM["Failure"], match=re.escape(words)):
+        PROGRAM["check_structure"](directory)
+
+
+def test_a_reason_is_one_line_and_no_manifest_is_written(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    put(directory, {"config.json": b"{}", "model.safetensors": POINTER})
     done = fetch(directory, closed_port())
     assert done.status == 1
-    assert done.lines[-1].startswith("ERROR ")
-    assert words in done.lines[-1]
+    assert done.lines[-1].startswith("ERROR model.safetensors of model is not a safetensors file")
     assert not (directory / ".stoker-manifest.json").exists()
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from stoker.operations import jobs
 from stoker.operations.jobs import poll_script, run_long, start_script
+from stoker.ready.wait import ConnectionLost
 from stoker.steps.action import Action
 
 LIMIT = 20.0  # seconds, for anything that a test waits for
@@ -126,10 +127,10 @@ def test_a_job_that_was_killed_is_called_lost(shell: LocalShell, tmp_path: Path,
     wait_for(tmp_path / "started")
     os.killpg(int((folder / "name.pid").read_text()), signal.SIGKILL)
     end = time.monotonic() + LIMIT
-    while (lines := shell(poll_script("name"))[1])[0] == "running":
+    while (lines := shell(poll_script("name"))[1])[0] == "job:running":
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert lines[:2] == ["lost", "before"]
+    assert lines[:2] == ["job:lost", "before"]
 
 
 def test_a_job_that_is_lost_is_an_error(shell: LocalShell, folder: Path) -> None:
@@ -216,3 +217,24 @@ def name_of(script: str) -> str:
     found = re.search(r"/([0-9a-f]{16})\.pid", seen[0])
     assert found is not None
     return found[1]
+
+
+def test_words_on_stderr_are_no_status(shell: LocalShell) -> None:
+    """sudo prints `unable to resolve host` before everything else."""
+
+    def noisy(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
+        ok, lines = shell(script, stdin=stdin)
+        return ok, ["sudo: unable to resolve host gpu10", *lines]
+
+    assert run_long(noisy, lambda text: None, Action("a job", "true", long=True)) is None
+
+
+def test_a_host_that_stays_away_is_given_up(shell: LocalShell) -> None:
+    def gone(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
+        if "setsid" in script:
+            return shell(script, stdin=stdin)
+        raise ConnectionLost("no route")
+
+    error = run_long(gone, lambda text: None, Action("a job", "true", long=True), sleep=lambda seconds: None)
+    assert error is not None
+    assert "cannot be reached any more" in error

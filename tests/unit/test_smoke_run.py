@@ -83,6 +83,20 @@ def test_a_failure_behind_the_gateway_names_the_member() -> None:
     assert "answered by llama_" in found
 
 
+def test_a_stream_that_a_busy_computer_reads_late_is_tried_again() -> None:
+    with rack() as one:
+        one.engines["nginx_0"].late_streams = 2
+        assert smoked(one).passed
+
+
+def test_a_stream_that_is_collected_each_time() -> None:
+    with rack() as one:
+        one.engines["nginx_0"].pause = None
+        report = smoked(one)
+    assert set(failed(report)) == {"nginx_0: stream of llama"}
+    assert sum(1 for _, _, body in one.engines["nginx_0"].requests if body and body.get("stream")) == 3
+
+
 def test_cut_texts() -> None:
     with rack() as one:
         whole = one.engines["bge_0"].embed

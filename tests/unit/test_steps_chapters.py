@@ -158,6 +158,10 @@ def with_unit(unit: str, words: str) -> Callable[[Host, HostState], HostState]:
     return lambda host, state: replace(state, units={**state.units, unit: words})
 
 
+def without_unit(unit: str) -> Callable[[Host, HostState], HostState]:
+    return lambda host, state: replace(state, units={name: w for name, w in state.units.items() if name != unit})
+
+
 def with_answer(name: str, text: str) -> Callable[[Host, HostState], HostState]:
     return lambda host, state: replace(state, answers={**state.answers, name: text})
 
@@ -178,6 +182,7 @@ def other_daemon_json(host: Host, state: HostState) -> HostState:
 FETCH_LLAMA = {"models": [f"bring hugging-quants/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4 to {LLAMA} and verify it"]}
 MAKE_BGE = {"ollama": ["make bge-m3 from bge-m3:567m with num_ctx 8192, num_batch 8192"]}
 SOURCES_FILE = "/etc/apt/sources.list.d/docker.sources"
+DROP_IN = "/etc/systemd/system/docker.service.d/stoker.conf"
 COMPOSE = "/opt/stoker/memoryx-hybrid/memoryx-hybrid.yaml"
 GATEWAY = "/opt/stoker/memoryx-hybrid/gateway"
 LOCK = f"{HOST_LOCKS}/GPU-00000001-5b8e-47c1-9d2a-000000000001.lock"
@@ -255,7 +260,14 @@ DEVIATIONS = {
         with_unit("nvidia-persistenced.service", "inactive enabled"),
         {"toolkit": ["start nvidia-persistenced, now and at boot"]},
     ),
-    "no persistence daemon": Deviation(with_unit("nvidia-persistenced.service", "inactive not-found"), {}),
+    "no persistence daemon": Deviation(without_unit("nvidia-persistenced.service"), {}),
+    "Docker is not ordered after the cards at boot": Deviation(
+        without_file(DROP_IN), {"toolkit": [f"order Docker after the GPUs at boot: write {DROP_IN}"]}
+    ),
+    "a device is not described": Deviation(
+        with_content("/var/run/cdi/nvidia.yaml", "GPU-00000000-5b8e-47c1-9d2a-000000000000"),
+        {"toolkit": ["describe 3 GPUs for containers in /var/run/cdi/nvidia.yaml"]},
+    ),
     "driver changed since the proof": Deviation(
         with_driver("580.200.01"),
         {"probes": ["prove that vllm/vllm-openai:v0.19.1 computes on 3 x Tesla V100-SXM2-32GB"]},

@@ -12,7 +12,6 @@ import pytest
 from support.states import FINGERPRINT, KEY, bare, fleet_and_host
 
 from stoker.steps import openpgp, sources
-from stoker.steps.action import Action
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ class Host:
 
 def fetch_key(host: Host) -> str | None:
     _, described = fleet_and_host()
-    action: Action = sources.actions(described, bare(described))[0]
-    assert action.description == "fetch the key of docker from https://download.docker.com/linux/debian/gpg"
+    wanted = "fetch the key of docker from https://download.docker.com/linux/debian/gpg"
+    (action,) = (action for action in sources.actions(described, bare(described)) if action.description == wanted)
     assert action.function is not None
     return action.function(host, lambda text: None)
 

@@ -18,14 +18,13 @@ from lab_vllm import VERSION
 from lab_vllm.completions import Completions
 from lab_vllm.embeddings import embed
 from lab_vllm.engine_config import EngineConfig
-from lab_vllm.errors import ApiError
-from lab_vllm.generation import Scheduler
+from lab_vllm.errors import ApiError, engine_dead
+from lab_vllm.generation import EngineDeadError, Scheduler
 from lab_vllm.metrics import Metrics
 from lab_vllm.requests import chat_text, check_fields, read_body
 
 Route = Callable[[HttpRequest], Awaitable[HttpResponse]]
 GENERATE_TASKS, POOLING_TASKS = ("generate",), ("token_embed", "embed")
-ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
 class Api:
@@ -103,11 +102,14 @@ class Api:
                 raise ApiError(404, "NotFoundError", f"The model `{name}` does not exist.", "model")
             if self.engine_dead:
                 self.on_dead_request()
-                raise ApiError(500, "InternalServerError", ENGINE_DEAD)
+                raise engine_dead()
             if self.draining:
                 raise ApiError(500, "InternalServerError", "cannot schedule new futures after shutdown")
             await self._act_on_fault()
-            return await route(request, body)
+            try:
+                return await route(request, body)
+            except EngineDeadError as error:
+                raise engine_dead() from error
 
         return wrapped
 
@@ -123,7 +125,7 @@ class Api:
             self.kill_engine()
             self.engine_dead = True
             self.on_dead_request()
-            raise ApiError(500, "InternalServerError", ENGINE_DEAD)
+            raise engine_dead()
 
     async def health(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(503 if self.engine_dead else 200, content_type="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import traceback
 
 from lab_gpu.machine import cuda_gpus, read_machine
@@ -19,7 +18,6 @@ NO_DEVICE = (
 
 def main() -> int:
     """Run one command line; returns the exit code (0, 1 failure, 2 refused arguments)."""
-    started = time.monotonic()
     gpus = cuda_gpus(read_machine()) if driver_failure() is None else []
     if not gpus:
         # v0.19.1 looks for the device while it builds its parser, so even --help and --version fail without a GPU.
@@ -36,7 +34,7 @@ def main() -> int:
         return 1
     from lab_vllm.server import Server
 
-    return Server(parsed, gpus[0], started).run()
+    return Server(parsed, gpus[0]).run()
 
 
 if __name__ == "__main__":

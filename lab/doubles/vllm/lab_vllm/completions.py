@@ -14,8 +14,8 @@ from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_serve.tokens import tokenize
 
 from lab_vllm.engine_config import EngineConfig
-from lab_vllm.errors import bad_request
-from lab_vllm.generation import Request, Scheduler, reply
+from lab_vllm.errors import bad_request, engine_dead
+from lab_vllm.generation import EngineDeadError, Request, Scheduler, reply
 from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit
 
 
@@ -87,13 +87,15 @@ class Completions:
         return text, reason, request.produced
 
     async def _stream(self, sequences: list[tuple[Request, list[str], str]], form: Chat | Text) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[tuple[int, str, str | None] | None] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[int, str, str | None] | EngineDeadError | None] = asyncio.Queue()
 
         async def feed(index: int, sequence: tuple[Request, list[str], str]) -> None:
             request, words, final = sequence
             try:
                 async for piece, ended in self.scheduler.run(request, words, final):
                     queue.put_nowait((index, piece, ended))
+            except EngineDeadError as error:
+                queue.put_nowait(error)
             finally:
                 queue.put_nowait(None)
 
@@ -106,13 +108,16 @@ class Completions:
                 if item is None:
                     open_streams -= 1
                     continue
+                if isinstance(item, EngineDeadError):
+                    yield _event(engine_dead().body())
+                    break
                 if not opened:  # vLLM sends the role with the first token, not before
                     opened = True
                     for event in form.opening(len(sequences)):
                         yield _event(event)
                 produced = sum(request.produced for request, _, _ in sequences)
                 yield _event(form.piece(*item, produced))
-            if form.usage_wanted:
+            if form.usage_wanted and not self.scheduler.dead:
                 yield _event(form.usage_event(sum(request.produced for request, _, _ in sequences)))
             yield b"data: [DONE]\n\n"
         finally:

@@ -6,6 +6,8 @@ from typing import Any
 
 from lab_serve.http import HttpRequest, HttpResponse, json_response
 
+from lab_vllm.generation import EngineDeadError
+
 
 class ApiError(Exception):
     """An answer {"error": {message, type, param, code}}."""
@@ -14,13 +16,21 @@ class ApiError(Exception):
         super().__init__(message)
         self.code, self.kind, self.message, self.param = code, kind, message, param
 
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
     def response(self) -> HttpResponse:
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return json_response({"error": error}, self.code)
+        return json_response(self.body(), self.code)
 
 
 def bad_request(message: str, param: str | None = None) -> ApiError:
     return ApiError(400, "BadRequestError", message, param)
+
+
+def engine_dead() -> ApiError:
+    """The answer to a request whose engine is gone."""
+    return ApiError(500, "InternalServerError", str(EngineDeadError()))
 
 
 def unsupported_media_type() -> ApiError:

@@ -27,6 +27,13 @@ _SENTENCES = (
 DEFAULT_TOKEN_MS = 5.0
 
 
+class EngineDeadError(Exception):
+    """The engine process ended while the sequence ran; the text is vLLM's."""
+
+    def __init__(self) -> None:
+        super().__init__("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+
+
 @dataclass(eq=False)
 class Request:
     """One sequence that runs or waits."""
@@ -49,6 +56,7 @@ class Scheduler:
         self.running: set[Request] = set()
         self.waiting: set[Request] = set()
         self.frozen = False
+        self.dead = False
 
     @property
     def unfinished(self) -> int:
@@ -63,9 +71,14 @@ class Scheduler:
         """Wait for ever, like a request in a hung engine; the client's leaving cancels it."""
         await asyncio.Event().wait()
 
-    async def freeze(self) -> None:
+    def freeze(self) -> None:
         """Running sequences get no further token and no end."""
         self.frozen = True
+
+    def fail_all(self) -> None:
+        """The engine is gone: every sequence ends with EngineDeadError."""
+        self.dead = True
+        self.abort_all()
 
     def abort_all(self) -> None:
         """End every sequence with finish_reason "abort"."""
@@ -91,6 +104,7 @@ class Scheduler:
             if got.done():
                 self.free.release()
             got.cancel()
+            self._raise_if_dead()
             yield "", "abort"
             return
         self.running.add(request)
@@ -101,6 +115,7 @@ class Scheduler:
             for position, word in enumerate(words):
                 await self._pace(request)
                 if request.abort.is_set():
+                    self._raise_if_dead()
                     yield "", "abort"
                     return
                 now = time.monotonic()
@@ -119,6 +134,10 @@ class Scheduler:
             self.running.discard(request)
             self.free.release()
             self.metrics.finished(request, reason, started=started, first=first, last=last)
+
+    def _raise_if_dead(self) -> None:
+        if self.dead:
+            raise EngineDeadError
 
     async def _pace(self, request: Request) -> None:
         if self.frozen:

@@ -53,10 +53,9 @@ class Engine:
 class Server:
     """One `vllm serve`."""
 
-    def __init__(self, arguments: Namespace, gpu: Gpu, started: float) -> None:
-        self.arguments, self.gpu, self.started = arguments, gpu, started
+    def __init__(self, arguments: Namespace, gpu: Gpu) -> None:
+        self.arguments, self.gpu = arguments, gpu
         self.log = Log("APIServer")
-        self.exit_code = 0
         self.stopping = asyncio.Event()
 
     def run(self) -> int:
@@ -83,12 +82,15 @@ class Server:
         except KeyboardInterrupt:
             log.raw_error("Traceback (most recent call last):\nKeyboardInterrupt: terminated")
             return INTERRUPTED
-        return asyncio.run(self._serve(listener, config, engine, cache))
+        try:
+            return asyncio.run(self._serve(listener, config, engine, cache))
+        finally:
+            engine.process.kill()  # only when the server failed; a stopped one has waited for its engine
 
     def _start_engine(self, config: EngineConfig) -> tuple[Engine, KvCache | None]:
         ready_read, ready_write = os.pipe()
         command_read, command_write = os.pipe()
-        text = to_json(config, self.gpu, self.started)
+        text = to_json(config, self.gpu, time.monotonic())
         process = subprocess.Popen(
             [
                 "VLLM::EngineCore",
@@ -169,10 +171,9 @@ class Server:
             log.raw_error("INFO:     Waiting for connections to close. (CTRL+C to force quit)")
             await http.finish()
         log.raw_error("INFO:     Waiting for application shutdown.\nINFO:     Application shutdown complete.")
-        if engine.process.poll() is None:
-            engine.process.kill()
+        engine.process.kill()
         engine.process.wait()
-        return self.exit_code
+        return 0
 
     async def _stop_engine(self, engine: Engine, api: Api) -> None:
         """Abort or drain, then let the engine process end."""
@@ -184,10 +185,8 @@ class Server:
         limit = time.monotonic() + timeout
         while scheduler.unfinished and time.monotonic() < limit:
             await asyncio.sleep(0.02)
-        if (
-            fault == "hang-shutdown"
-        ):  # seen with real engines: the engine dies before it reports the abort (3 of 5 tries)
-            await scheduler.freeze()
+        if fault == "hang-shutdown":  # seen with a real engine that died before it reported the abort, 3 of 5 tries
+            scheduler.freeze()
         else:
             scheduler.abort_all()
         engine.send({"done": True})
@@ -196,11 +195,10 @@ class Server:
             await asyncio.sleep(0.01)
 
     async def _watch_engine(self, engine: Engine, api: Api) -> None:
-        code = await asyncio.to_thread(engine.process.wait)
+        await asyncio.to_thread(engine.process.wait)
         self.log.error("core_client.py:668", "Engine core proc EngineCore died unexpectedly, shutting down client.")
         api.engine_dead = True
-        api.scheduler.abort_all()
-        del code
+        api.scheduler.fail_all()
         await asyncio.sleep(WATCHDOG_SECONDS)
         self.stopping.set()
 

@@ -1,0 +1,152 @@
+"""What goes wrong while a deploy is under way: it says so, and the next one finishes the work."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+from support.commands import ROOT, run, wait_for
+from support.machine import Machine
+from support.project import Project
+
+pytestmark = pytest.mark.fault
+
+NOT_STARTED = 3
+QWEN = "vllm_qwen_gpu2"
+MODEL = "/data/projects/models/Qwen2.5-14B-Instruct-GPTQ-Int8"
+REPOSITORY = "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8"
+
+#: How far a deploy from bare has come, in order: each is true from then on.
+POINTS = {
+    "packages are being installed": "ls /run/stoker-jobs/*.pid",
+    "Docker is there": "docker version",
+    "the first image is there": "docker images -q | grep -q .",
+    "model files arrive": "ls /data/projects/models/*/config.json",
+    "the stack's files are there": "test -e /opt/stoker/memoryx-hybrid/memoryx-hybrid.yaml",
+    "containers run": "docker ps -q --filter name=vllm_ | grep -q .",
+}
+
+
+def cut_connections(host: Machine) -> None:
+    """End every SSH session of a host, as a network does that forgets them."""
+    host.sh("ss -Htnp state established '( sport = :22 )' | sed 's/.*pid=//; s/,.*//' | sort -u | xargs -r kill -9")
+
+
+def test_a_deploy_killed_at_any_point_is_finished_by_the_next(project: Project, gpu10: Machine, gpu65: Machine) -> None:
+    elsewhere = gpu65.containers()
+    rebuilt = run(str(ROOT / "lab/rebuild"), gpu10.name, seconds=120)
+    assert rebuilt.code == 0, str(rebuilt)
+    gpu10.set_load_seconds(1.5)
+    project.lab_run("sh", "-c", f"ssh-keygen -f ~/.ssh/known_hosts -R {gpu10.address}")
+    for point, sign in POINTS.items():
+        process = project.start("stoker", "deploy", "--yes")
+        wait_for(point, functools.partial(gpu10.holds, f"{sign} >/dev/null 2>&1"), 120)
+        process.kill()
+        done = project.finish(process, 10)
+        assert done.code == -9, f"{point}: {done}"
+    done = project.deploy(seconds=180)
+    assert done.code == 0, str(done)
+    assert project.check().code == 0
+    smoke = project.stoker("smoke", seconds=60)
+    assert smoke.code == 0, str(smoke)
+    assert gpu65.containers() == elsewhere
+
+
+def test_a_connection_cut_during_the_wait_does_not_end_it(project: Project, gpu10: Machine) -> None:
+    gpu10.set_load_seconds(8)
+    gpu10.sh(f"docker rm -f {QWEN}")
+    process = project.start("stoker", "deploy", "--yes")
+    wait_for("the engine loads", lambda: gpu10.holds(f"docker logs {QWEN} 2>&1 | grep -q 'GPU lock taken'"), 60)
+    cut_connections(gpu10)
+    done = project.finish(process, 60)
+    assert done.code == 0, str(done)
+    assert f"{QWEN}: ready" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("gated", "is gated: accept its licence"),
+        ("unavailable", "503"),
+        ("truncate", "the next deploy goes on from here"),
+        ("corrupt", "something on the way changes files"),
+    ],
+)
+def test_a_hub_in_trouble_is_named_and_the_next_run_heals(
+    fault: str, said: str, project: Project, gpu10: Machine, internet: Machine
+) -> None:
+    before = gpu10.containers()
+    gpu10.sh(f"rm -rf {MODEL}")
+    internet.fault(REPOSITORY, fault)
+    failed = project.deploy(seconds=150)
+    assert failed.code == 1, str(failed)
+    assert said in failed.err, str(failed)
+    assert REPOSITORY in failed.err
+    assert not gpu10.holds(f"test -e {MODEL}/.stoker-manifest.json")
+    internet.fault(REPOSITORY, "clear")
+    healed = project.deploy()
+    assert healed.code == 0, str(healed)
+    assert project.check().code == 0
+    assert gpu10.containers() == before
+
+
+def test_a_registry_that_is_down_is_named_before_anything_is_changed(
+    project: Project, gpu65: Machine, internet: Machine
+) -> None:
+    gpu65.sh("docker rm -f $(docker ps -aq) && docker rmi -f $(docker images -q)", seconds=60)
+    written = gpu65.written()
+    internet.sh("systemctl stop docker-registry")
+    try:
+        refused = project.deploy()
+    finally:
+        internet.sh("systemctl start docker-registry")
+    assert refused.code == NOT_STARTED, str(refused)
+    assert "http://registry.internet.test:5000 cannot be reached" in refused.err
+    assert "remedy" in refused.err
+    assert gpu65.written() == written
+    healed = project.deploy()
+    assert healed.code == 0, str(healed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("oom-start", "memory"), ("crash-after=0.2", "cause"), ("error-500", "500")]
+)
+def test_an_engine_in_trouble_ends_the_deploy_with_the_reason(
+    fault: str, said: str, project: Project, gpu10: Machine
+) -> None:
+    gpu10.fault(QWEN, fault)
+    gpu10.sh(f"docker rm -f {QWEN}")
+    failed = project.deploy(seconds=120)
+    assert failed.code == 1, str(failed)
+    for words in (f"{QWEN} failed", said, "remedy"):
+        assert words in failed.err, str(failed)
+    gpu10.fault(QWEN, "clear")
+    healed = project.deploy()
+    assert healed.code == 0, str(healed)
+
+
+def test_an_engine_that_hangs_while_loading_ends_at_the_time_limit(project: Project, gpu10: Machine) -> None:
+    project.append("group_data/llm.py", "ready_timeout = 12")
+    gpu10.fault(QWEN, "hang-loading")
+    failed = project.deploy(seconds=120)
+    assert failed.code == 1, str(failed)
+    assert f"{QWEN} " in failed.err
+    assert "remedy" in failed.err
+    assert failed.seconds < 90
+
+
+def test_what_a_person_writes_reaches_the_engine_as_it_stands(project: Project, gpu10: Machine) -> None:
+    """Whatever the shell, Compose and YAML make of such signs."""
+    strange = "a 'b' \"c\" $d ${HOME} `e` \\f #g: {h} %i"
+    project.edit(
+        "group_data/llm.py",
+        '"port": 11405, **_qwen}',
+        f'"port": 11405, **_qwen, "environment": {{"NOTE": {strange!r}}}, '
+        f'"arguments": {{**_qwen["arguments"], "override-generation-config": {{"note": {strange!r}}}}}}}',
+    )
+    done = project.deploy("--only", QWEN)
+    assert done.code == 0, str(done)
+    configuration = json.loads(gpu10.sh(f"docker inspect -f '{{{{json .Config}}}}' {QWEN}"))
+    assert f"NOTE={strange}" in configuration["Env"]
+    assert json.dumps({"note": strange}) in configuration["Cmd"]

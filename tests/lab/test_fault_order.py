@@ -1,0 +1,81 @@
+"""Whatever restarts the engines, one at a time loads on a GPU, and all come back without a deploy."""
+
+from __future__ import annotations
+
+import pytest
+from support.commands import ROOT, run, wait_for
+from support.machine import HOSTS, Machine
+from support.project import Project
+from support.turns import CARDS, ENGINES, assert_one_at_a_time, now, turns, wait_until_served
+
+pytestmark = pytest.mark.fault
+
+
+def restarts(host: Machine) -> list[str]:
+    """How often Docker's restart policy had to start each engine again."""
+    return host.sh(f"docker inspect -f '{{{{.Name}}}} {{{{.RestartCount}}}}' {' '.join(ENGINES)}").split()
+
+
+def test_twenty_times_all_engines_start_at_once(gpu10: Machine) -> None:
+    gpu10.set_load_seconds(1)
+    at_once = "; ".join(f"docker restart -t 5 {name} >/dev/null &" for name in ENGINES).replace("&;", "&")
+    for _ in range(20):
+        begun = now(gpu10)
+        gpu10.sh(f"{at_once} wait", seconds=60)
+        wait_until_served(gpu10)
+        assert_one_at_a_time(gpu10, begun)
+        assert restarts(gpu10) == [word for name in ENGINES for word in (f"/{name}", "0")]
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_after_a_reboot_everything_serves_without_a_deploy(host: Machine, project: Project, gpu10: Machine) -> None:
+    begun = now(host)
+    before = host.containers()
+    rebooted = run(str(ROOT / "lab/reboot"), host.name, seconds=90)
+    assert rebooted.code == 0, str(rebooted)
+    wait_until_served(gpu10)
+    if host == gpu10:
+        assert_one_at_a_time(gpu10, begun)
+    wait_for("the smoke test passes", lambda: project.stoker("smoke", seconds=60).code == 0, 60)
+    assert {name: one.id for name, one in host.containers().items()} == {name: one.id for name, one in before.items()}
+    # All that is left for a deploy is to prove the new starts.
+    check, predicted = project.predicted()
+    assert predicted == {("Every model answers", host.address)}, str(check)
+
+
+def test_after_the_docker_daemon_is_killed_everything_serves_without_a_deploy(project: Project, gpu10: Machine) -> None:
+    begun = now(gpu10)
+    gpu10.sh("kill -9 $(systemctl show -P MainPID docker.service)")
+    wait_for("Docker answers again", lambda: gpu10.holds("docker ps -q | grep -q ."), 60)
+    wait_until_served(gpu10, 90)
+    assert_one_at_a_time(gpu10, begun)
+    wait_for("the smoke test passes", lambda: project.stoker("smoke", seconds=60).code == 0, 60)
+
+
+def test_when_the_holder_of_a_gpu_is_killed_its_neighbour_starts(gpu10: Machine) -> None:
+    names = CARDS["GPU 0"]
+    gpu10.set_load_seconds(6)
+    begun = now(gpu10)
+    gpu10.sh(
+        f"docker restart -t 5 {names[0]} >/dev/null & docker restart -t 5 {names[1]} >/dev/null & wait", seconds=60
+    )
+    first = wait_for("one of them has the turn", lambda: turns(gpu10, begun, names))[0]
+    neighbour = next(name for name in names if name != first.name)
+    gpu10.set_load_seconds(1.5)
+    gpu10.sh(f"kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {first.name})")
+    wait_for(f"{neighbour} has the turn", lambda: any(t.name == neighbour for t in turns(gpu10, begun, names)), 5)
+    wait_until_served(gpu10)
+    seen = turns(gpu10, begun, names)
+    assert [turn.name for turn in seen if turn.end] == [neighbour, first.name] or len(seen) == 3, seen
+
+
+def test_a_daemon_reload_takes_no_gpu_from_an_engine(project: Project) -> None:
+    for host in HOSTS:
+        host.sh("systemctl daemon-reload")
+        for name in host.containers():
+            if "nginx" not in name:
+                cards = host.sh(f"docker exec {name} nvidia-smi -L").splitlines()
+                assert len(cards) == 1, cards
+    smoke = project.stoker("smoke", seconds=60)
+    assert smoke.code == 0, str(smoke)
+    assert project.check().code == 0
