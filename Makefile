@@ -18,7 +18,7 @@ demo: ## two bare hosts in the lab, deployed, served and smoke-tested (root, Deb
 test: machine env ## unit and render tests, then the lab tests (root; starts the lab)
 	@scripts/test unit lab
 
-test-unit: env ## tests that need no hosts
+test-unit: machine env ## tests that need no hosts (root)
 	@scripts/test unit
 
 test-faults: machine env ## tests that break something in the lab on purpose (root; starts the lab)

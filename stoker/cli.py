@@ -100,6 +100,9 @@ def smoke(
     only: Annotated[
         list[str] | None, typer.Option(metavar="INSTANCE", help="Only what concerns this instance. May be repeated.")
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every request as a command to repeat.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON.")] = None,
 ) -> None:
@@ -114,6 +117,7 @@ def smoke(
             instances=only or [],
             junit=junit,
             json=json,
+            verbose=verbose,
         )
     )
 

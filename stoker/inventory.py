@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stoker.spec.fleet import Fleet, RawHost, build_fleet
+from stoker.spec.build import RawHost, build_fleet
+from stoker.spec.fleet import Fleet
 from stoker.spec.problems import Problem, SpecError
 
 #: More directories with group data, separated by ``:``; each overrides the ones before it.

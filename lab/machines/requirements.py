@@ -33,6 +33,7 @@ PROGRAMS = {
     "iptables": "iptables",
     "xz": "xz-utils",
     "curl": "curl",
+    "ps": "procps",
 }
 """Program and the Debian package that brings it."""
 

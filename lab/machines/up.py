@@ -1,9 +1,10 @@
 """lab/up: make and start the lab.
 
-usage: lab/up [--fresh] [--check]
+usage: lab/up [--fresh | --check | --packages]
 
-    --check   only tell whether this computer has what the lab needs; changes nothing
-    --fresh   throw the GPU hosts away and make them bare again; packages, registry and hub stay
+    --check      only tell whether this computer has what the lab needs; changes nothing
+    --fresh      throw the GPU hosts away and make them bare again; packages, registry and hub stay
+    --packages   only install the Debian packages that are missing; the unit tests use their programs too
 
 Run it again at any time: it goes on where it was interrupted, switches on what is off, and says so when all is up.
 """
@@ -36,13 +37,16 @@ from lab.machines.shell import stop_children_when_stopped
 
 def main(arguments: list[str]) -> int:
     """The command. Raises LabError."""
-    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh"))
+    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh", "--packages"))
     fresh = "--fresh" in options.flags
     started = time.monotonic()
     stop_children_when_stopped()
     lab = config.load()
     requirements.check()
     if "--check" in options.flags:
+        return 0
+    if "--packages" in options.flags:
+        requirements.install_missing()
         return 0
     with marker.only_one("lab/up"):
         marker.claim()

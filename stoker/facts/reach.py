@@ -59,4 +59,4 @@ class Reach(FactBase[dict[str, str]]):
         return StringCommand("\n".join([*lines, "wait", "exit 0"]))
 
     def process(self, output: Iterable[str]) -> dict[str, str]:
-        return dict((line.split("\t", 1)[0], line.split("\t", 1)[1]) for line in output if "\t" in line)
+        return {line.split("\t", 1)[0]: line.split("\t", 1)[1] for line in output if "\t" in line}

@@ -144,7 +144,7 @@ def parse(lines: Iterable[str]) -> HostState:
 
 
 def _pairs(lines: Iterable[str], separator: str) -> dict[str, str]:
-    return dict((line.partition(separator)[0], line.partition(separator)[2]) for line in lines if separator in line)
+    return {line.partition(separator)[0]: line.partition(separator)[2] for line in lines if separator in line}
 
 
 def _packages(lines: Iterable[str]) -> dict[str, str]:

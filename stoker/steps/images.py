@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 
-from stoker.facts.state import Gpu, HostState
+from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.steps.action import Action
 from stoker.steps.layout import PROBES
@@ -49,21 +48,18 @@ def proof_path(engine: str, image: str) -> str:
 
 
 def probes(host: Host, state: HostState) -> list[Action]:
-    """Prove once for each image, driver and set of cards that a container can compute on them."""
+    """Prove once for each image, driver and card that a container can compute on it."""
     found = []
     for image, engine in engine_images(host).items():
-        cards = [
-            gpu
-            for gpu in state.gpus
-            if any(gpu.index in i.gpus for _, i in host.instances() if host.image_of(i) == image)
-        ]
+        used = {index for _, i in host.instances() if host.image_of(i) == image for index in i.gpus}
+        cards = [gpu for gpu in state.gpus if gpu.index in used]
         path = proof_path(engine, image)
-        if state.contents.get(
-            path, ""
-        ).strip() == f"{state.images.get(image)} {_hardware(state, cards)}" and state.images.get(image):
+        proven = _proven(state, image, path)
+        lacking = [gpu for gpu in cards if gpu.uuid not in proven]
+        if not lacking:
             continue
         runs = []
-        for gpu in cards:
+        for gpu in lacking:
             card = (
                 f"--device nvidia.com/gpu={gpu.uuid}"
                 if host.settings.docker.gpus_by_cdi
@@ -74,11 +70,15 @@ def probes(host: Host, state: HostState) -> list[Action]:
                 runs.append(f"{run} --entrypoint python3 {shlex.quote(image)} -c {shlex.quote(_TORCH_PROBE)}")
             else:
                 runs.append(f"{run} --entrypoint nvidia-smi {shlex.quote(image)} -L | grep -F {gpu.uuid}")
-        write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {_hardware(state, cards)}\" >{shlex.quote(path)}"
-        names = ", ".join(sorted({gpu.name for gpu in cards}))
-        found.append(Action(f"prove that {image} computes on {len(cards)} x {names}", " && ".join([*runs, write])))
+        # What was proven before stays: a run with --only looks at some of the cards.
+        uuids = " ".join([*proven, *(gpu.uuid for gpu in lacking)])
+        write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {state.driver} {uuids}\" >{shlex.quote(path)}"
+        names = ", ".join(sorted({gpu.name for gpu in lacking}))
+        found.append(Action(f"prove that {image} computes on {len(lacking)} x {names}", " && ".join([*runs, write])))
     return found
 
 
-def _hardware(state: HostState, cards: Iterable[Gpu]) -> str:
-    return f"{state.driver} {' '.join(gpu.uuid for gpu in cards)}"
+def _proven(state: HostState, image: str, path: str) -> list[str]:
+    """UUIDs of the cards on which this very image has computed with this driver: ``image-id driver uuid...``."""
+    words = state.contents.get(path, "").split()
+    return words[2:] if words[:2] == [state.images.get(image), state.driver] else []

@@ -15,7 +15,6 @@ from stoker.spec.stack import Stack
 from stoker.steps.action import Action
 from stoker.steps.layout import MODELS
 
-
 #: Directory of models that were pulled without a host in their name (Ollama 0.32, types/model/name.go).
 _OWN_REGISTRY = "registry.ollama.ai"
 

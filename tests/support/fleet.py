@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stoker.spec.fleet import Fleet, RawHost, build_fleet
+from stoker.spec.build import RawHost, build_fleet
+from stoker.spec.fleet import Fleet
 
 PROJECT = Path(__file__).resolve().parents[2]
 LLM = "192.168.31.10"

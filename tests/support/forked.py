@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import pickle
+import posix
 import struct
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 TESTS = Path(__file__).resolve().parents[1]
-_PRELOADED = ("pyinfra_cli.main", "stoker.cli", "stoker.run.runner", "stoker.operations.ready", "stoker.smoke.command")
+#: What starts gevent's event loop when it is imported must not be here: a loop does not survive the fork.
+_PRELOADED = ("pyinfra_cli.main", "stoker.cli", "stoker.run.runner", "stoker.operations.ready")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def serve() -> None:
         if not child:
             os.close(reader)
             _run(wanted, writer)
-        os.close(writer)
+        posix.close(writer)  # not os.close: gevent's waits for its event loop, and the read below would wait for that
         with os.fdopen(reader, "rb") as pipe:
             value = pipe.read()
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -81,8 +81,8 @@ class Machine:
         return found
 
     def contacts(self) -> int:
-        """How many lines sshd wrote about the controller, refused connections included."""
-        return int(self.sh("journalctl -u ssh -o cat --no-pager | grep -c 192.168.31.2 || true"))
+        """How many connections of the controller sshd has noted, those that ended before the login included."""
+        return int(self.sh("journalctl -u ssh -o cat --no-pager | grep 192.168.31.2 | grep -c -e '^Accepted' -e preauth || true"))
 
     def read(self, path: str) -> str:
         return self.sh(f"cat {shlex.quote(path)}")

@@ -11,7 +11,8 @@ from smoke_stand_in import StandIn
 
 from stoker.smoke.plan import EVERYTHING, Plan, Selection, plan
 from stoker.smoke.ssh import AccessError
-from stoker.spec.fleet import Fleet, RawHost, build_fleet
+from stoker.spec.build import RawHost, build_fleet
+from stoker.spec.fleet import Fleet
 
 VERSIONS = {
     "vllm": "vllm/vllm-openai:v0.19.1", "ollama": "ollama/ollama:0.32.15", "nginx": "nginx:1.30.6-alpine", "docker": "28.5.2",

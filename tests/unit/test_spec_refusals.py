@@ -461,9 +461,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         (ALL, "versions.vllm"),
         (LLM, f"{FIELD}.port"),
         (LLM, f"{FIELD}.gpus"),
+        (EMBEDDING, "gpus"),
         (EMBEDDING, "stak"),
     }
-    assert answer.message.startswith("5 problems in the description; no host was contacted.\n")
+    assert answer.message.startswith("6 problems in the description; no host was contacted.\n")
     assert "vllm_qwen_gpu2: stacks[0].instances[4].port = '11405'\n    why:    it is a text\n" in answer.message
 
 
@@ -481,7 +482,7 @@ def test_a_problem_in_an_overlay_is_told_with_the_overlays_file(tmp_path: Path) 
     description.append("site/embedding.py", 'gpus = {"count": 1, "card": "P40", "memory_gib": 24}\n')
     description.append("site/llms.py", "ready_timeout = 20\n")
     found = {problem.where: problem.field for problem in description.problems(["site"])}
-    assert found == {"site/all.py": "mirrors.hub", "site/llms.py": "file name"}
+    assert found == {"site/all.py": "mirrors.hub", "site/llms.py": "file name", EMBEDDING: "gpus"}
 
 
 def test_group_data_without_a_group(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""What must hold between the parts of a description: no clashes, no cards that do not exist, no models that nobody serves."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from stoker.spec import vllm
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.problems import Problem
+from stoker.spec.settings import OllamaModel
+
+
+def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[str] = frozenset()) -> Iterator[Problem]:
+    """What cannot be on one host. ``unknown`` names settings that are wrong themselves: nothing is concluded from them."""
+    where = origin("stacks")
+
+    def problem(field: str, value: object, reason: str, remedy: str, instance: str = "") -> Problem:
+        return Problem(where, field, repr(value), reason, remedy, instance)
+
+    yield from _duplicates(host, problem)
+    load: dict[int, float] = defaultdict(float)
+    for _, instance in host.instances():
+        name = instance.name
+        model = host.settings.models.get(instance.model)
+        if "models" in unknown:
+            pass
+        elif model is None:
+            yield problem(
+                "model",
+                instance.model,
+                "no model of this name is described in `models`",
+                f"use one of {', '.join(sorted(host.settings.models))}, or describe it in group_data/all.py",
+                name,
+            )
+        elif isinstance(model, OllamaModel) != (instance.engine == "ollama"):
+            kind = "the Ollama library" if isinstance(model, OllamaModel) else "a model hub"
+            yield problem(
+                "engine",
+                instance.engine,
+                f"the model {instance.model} is described as one of {kind}",
+                "change the engine, or the model's description in group_data/all.py",
+                name,
+            )
+        for gpu in instance.gpus:
+            if not 0 <= gpu < host.gpus.count:
+                yield problem(
+                    "gpus",
+                    list(instance.gpus),
+                    f"GPU {gpu} does not exist: {host.name} has {host.gpus.count}, counted from 0",
+                    f"use 0 to {host.gpus.count - 1}, or correct `gpus` of the host",
+                    name,
+                )
+        if len(set(instance.gpus)) != len(instance.gpus):
+            yield problem("gpus", list(instance.gpus), "a GPU is named twice", "name each GPU once", name)
+        if instance.engine == "vllm":
+            for argument, reason, remedy in vllm.problems_of(instance.arguments, _version(host.image_of(instance))):
+                yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
+            share = instance.arguments.get("gpu-memory-utilization", 0.9)
+            if isinstance(share, int | float) and 0 < share <= 1:
+                for gpu in set(instance.gpus):
+                    load[gpu] += share
+        elif instance.arguments:
+            yield problem(
+                "arguments",
+                dict(instance.arguments),
+                "Ollama takes no command-line arguments",
+                "use `environment`, or the model's `parameters`",
+                name,
+            )
+    for gpu, share in sorted(load.items()):
+        if share > 1 + 1e-9:
+            names = ", ".join(instance.name for _, instance in host.instances() if gpu in instance.gpus)
+            yield problem(
+                "gpu-memory-utilization",
+                round(share, 3),
+                f"the instances on GPU {gpu} ({names}) want more than the whole card",
+                "lower gpu-memory-utilization, or move an instance to another GPU",
+                names,
+            )
+
+
+def _version(image: str) -> str:
+    """``vllm/vllm-openai:v0.19.1`` -> 0.19.1; empty when the tag is not a plain version."""
+    match = re.fullmatch(r".*:v?(\d+(?:\.\d+)+)", image.partition("@")[0])
+    return match.group(1) if match else ""
+
+
+def _duplicates(host: Host, problem: Callable[..., Problem]) -> Iterator[Problem]:
+    ports: dict[int, list[str]] = defaultdict(list)
+    containers: Counter[str] = Counter()
+    projects = Counter(stack.project for stack in host.stacks)
+    for stack in host.stacks:
+        # Two containers of one name would have one service name too; saying so once is enough.
+        services = Counter({instance.name: instance.service_name for instance in stack.instances}.values())
+        for instance in stack.instances:
+            ports[instance.port].append(instance.name)
+            containers[instance.name] += 1
+        if stack.gateway:
+            ports[stack.gateway.port].append(stack.gateway.container)
+            containers[stack.gateway.container] += 1
+            services[stack.gateway.service] += 1
+        for service, count in services.items():
+            if count > 1:
+                yield problem(
+                    "service",
+                    service,
+                    f"{count} services of project {stack.project} have this name",
+                    "give each its own name",
+                )
+    for port, users in ports.items():
+        if len(users) > 1:
+            yield problem(
+                "port",
+                port,
+                f"{', '.join(users)} all want this port of {host.name}",
+                "give each its own port",
+                users[1],
+            )
+    for name, count in containers.items():
+        if count > 1:
+            yield problem(
+                "name", name, f"{count} containers on {host.name} have this name", "give each its own name", name
+            )
+    for project, count in projects.items():
+        if count > 1:
+            yield problem(
+                "project", project, f"{count} stacks on {host.name} have this project name", "give each its own name"
+            )
+
+
+def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
+    for stack in host.stacks:
+        for pool in stack.gateway.pools if stack.gateway else ():
+            field = f"gateway.pools[{pool.name!r}]"
+            assert stack.gateway is not None
+            unknown = [name for name in pool.hosts or () if name not in {other.name for other in fleet.hosts}]
+            if unknown:
+                yield Problem(
+                    origin("stacks"),
+                    f"{field}.hosts",
+                    repr(unknown),
+                    "the inventory has no such host",
+                    f"use {', '.join(other.name for other in fleet.hosts)}",
+                    stack.gateway.container,
+                )
+            elif not fleet.members(pool.model, pool.hosts):
+                yield Problem(
+                    origin("stacks"),
+                    f"{field}.model",
+                    repr(pool.model),
+                    "no instance in the fleet serves this model",
+                    "add an instance, or remove the pool",
+                    stack.gateway.container,
+                )
