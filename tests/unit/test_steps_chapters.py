@@ -451,7 +451,7 @@ def test_a_card_that_an_image_has_not_used_before_is_proven() -> None:
 
     fleet, host = fleet_and_host("llm")
     assert plan(fleet, host, state)["probes"] == [
-        "prove that vllm/vllm-openai:v0.19.1 computes on 3 x Tesla V100-SXM2-32GB"
+        "prove that vllm/vllm-openai:v0.19.1 computes on 2 x Tesla V100-SXM2-32GB"
     ]
 
 
