@@ -52,6 +52,15 @@ class Refusal:
 
 def refusals(host: Host, state: HostState, now: int) -> list[Refusal]:
     """Everything that speaks against deploying to a host. ``now`` is this machine's clock, seconds since the epoch."""
+    if state.uid < 0:  # pyinfra turns a connection that is lost while a fact is gathered into an empty state
+        return [
+            Refusal(
+                host.name,
+                "nothing could be found out about it: the connection was lost, or its shell does not run commands",
+                f"try `ssh {host.name} id`, and deploy again when that works",
+                "unreachable",
+            )
+        ]
     checks = (
         _system(host, state, now),
         _docker(host, state),

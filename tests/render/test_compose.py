@@ -311,6 +311,7 @@ def test_two_cards_for_one_instance(tmp_path: Path) -> None:
     assert [device["source"] for device in service["devices"]] == [f"nvidia.com/gpu={card}" for card in cards]
     locks = [word for word in service["entrypoint"] if word.endswith(".lock")]
     assert locks == [f"/run/stoker/locks/{card}.lock" for card in cards]
+    assert service["shm_size"] == str(16 << 30)  # NCCL's own is 64 MiB
 
 
 def test_a_card_that_is_not_there_is_an_error() -> None:
@@ -323,6 +324,26 @@ def test_the_descriptions_own_checks_come_first() -> None:
     """What a template could not survive is refused before anything is rendered."""
     with pytest.raises(SpecError, match="MY VARIABLE"):
         host_of("llm", in_qwen(environment={"MY VARIABLE": "1"}))
+
+
+def test_the_distributions_docker_gets_its_cards_by_the_hook(tmp_path: Path) -> None:
+    def change(data: Data) -> None:
+        data["all"]["docker"] = {"source": "distribution"}
+
+    host = host_of("llm", change)
+    service = read(host, tmp_path)["services"]["vllm-qwen-gpu2"]
+    assert service["deploy"]["resources"]["reservations"]["devices"] == [
+        {"capabilities": ["gpu"], "driver": "nvidia", "device_ids": [bare(host).gpus[2].uuid]}
+    ]
+    assert "devices" not in service
+
+
+def test_another_revision_of_a_model_needs_another_start() -> None:
+    def change(data: Data) -> None:
+        data["all"]["models"]["qwen2.5-14b"]["revision"] = "v2"
+
+    before, after = hashes(host_of("llm")), hashes(host_of("llm", change))
+    assert [name for name in before if before[name] != after[name]] == ["vllm_qwen_gpu2"]
 
 
 def test_a_proxy_is_for_downloads_so_ollama_has_it_and_vllm_has_not(tmp_path: Path) -> None:

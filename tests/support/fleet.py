@@ -20,6 +20,11 @@ EMBEDDING = "192.168.31.65"
 Data = dict[str, dict[str, Any]]
 
 
+def default_data() -> Data:
+    """A copy of the default group data, for editing."""
+    return copy.deepcopy(_data())
+
+
 @functools.cache
 def _data() -> Data:
     return {
@@ -34,7 +39,7 @@ def _data() -> Data:
 
 def make_fleet(change: Callable[[Data], object] = lambda data: None) -> Fleet:
     """The default fleet, after ``change`` has edited a copy of the group data in place."""
-    data = copy.deepcopy(_data())
+    data = default_data()
     change(data)
     return build_fleet(
         [

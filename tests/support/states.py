@@ -178,7 +178,10 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "probes": images.probes(host, state),
         "models": models.actions(host, state, None),
         "files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
-        "containers": [action for entry in host.stacks for action in stack.container_actions(host, entry, state, only)],
+        "containers": [
+            *([] if only else stack.forgotten(host, state)),
+            *(action for entry in host.stacks for action in stack.container_actions(host, entry, state, only)),
+        ],
         "ollama": ollama.actions(host, state),
         "gateway": [action for entry in host.stacks for action in gateway.actions(fleet, host, entry, state)],
     }

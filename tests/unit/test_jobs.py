@@ -21,7 +21,7 @@ LIMIT = 20.0  # seconds, for anything that a test waits for
 
 
 class LocalShell:
-    """This machine in the place of a host. ``break_next`` makes commands fail as a lost connection does."""
+    """This machine in the place of a host. So many of the next looks at a job find the connection lost."""
 
     def __init__(self) -> None:
         self.scripts: list[str] = []
@@ -31,6 +31,8 @@ class LocalShell:
         self.scripts.append(script)
         if self.break_next and "kill -0" in script and "setsid" not in script:
             self.break_next -= 1
+            if self.break_next % 2:
+                raise ConnectionLost("no route to host")
             return False, []
         done = subprocess.run(
             ["/bin/sh", "-c", script], input=stdin or "", capture_output=True, text=True, timeout=LIMIT, check=False
@@ -143,6 +145,24 @@ def test_a_lost_connection_does_not_end_the_wait(shell: LocalShell) -> None:
     assert run(shell, "true") is None
 
 
+def test_a_host_that_does_not_come_back_is_given_up(shell: LocalShell) -> None:
+    shell.break_next = 1000
+    error = run(shell, "true")
+    assert error is not None
+    assert error.startswith("the host cannot be reached any more")
+    assert len(shell.scripts) < 100
+
+
+def test_words_before_the_answer_are_not_taken_for_it(shell: LocalShell) -> None:
+    def talkative(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
+        ok, lines = shell(script, stdin=stdin)
+        return ok, ["sudo: unable to resolve host gpu10", *lines]
+
+    assert run_long(talkative, lambda text: None, Action("work", "exit 0", long=True)) is None
+    error = run_long(talkative, lambda text: None, Action("work", "echo why; exit 3", long=True))
+    assert error == "exit status 3\n    | why"
+
+
 def test_a_second_run_finds_the_job_and_waits_for_it(shell: LocalShell, tmp_path: Path) -> None:
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
@@ -211,7 +231,7 @@ def name_of(script: str) -> str:
 
     def shell(text: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
         seen.append(text)
-        return len(seen) > 1, ["0"]
+        return True, ["job:0"]
 
     run_long(shell, lambda text: None, Action("work", script, long=True))
     found = re.search(r"/([0-9a-f]{16})\.pid", seen[0])

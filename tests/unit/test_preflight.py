@@ -59,7 +59,6 @@ CASES = {
     "no root": Case(
         having(uid=1000, user="operator"), "the user operator has no root privileges", "`_sudo = True`", "privileges"
     ),
-    "nothing known of the user": Case(having(uid=-1, user=""), "the user ? has no root privileges", "", "privileges"),
     "another processor": Case(
         having(architecture="aarch64"),
         "the processor is aarch64, the pinned engine images are built for x86_64",
@@ -311,6 +310,13 @@ def test_all_reasons_are_told_at_once() -> None:
         "disk",
         "disk",
     ]
+
+
+def test_a_host_that_says_nothing_is_not_blamed_for_what_it_is() -> None:
+    _, host = fleet_and_host("llm")
+    (refusal,) = refusals(host, HostState(), NOW)
+    assert refusal.reason.startswith("nothing could be found out about it: the connection was lost")
+    assert refusal.remedy == "try `ssh 192.168.31.10 id`, and deploy again when that works"
 
 
 def test_without_a_driver_nothing_is_said_of_the_cards() -> None:

@@ -123,11 +123,13 @@ def with_container(name: str, **changes: Any) -> Callable[[Host, HostState], Hos
     return change
 
 
-def with_stray(project: str) -> Callable[[Host, HostState], HostState]:
-    """A running container that nothing describes."""
+def with_stray(project: str, configuration: str = "") -> Callable[[Host, HostState], HostState]:
+    """A running container that nothing describes; one of Stoker's when it has a configuration."""
 
     def change(host: Host, state: HostState) -> HostState:
-        stray = Container("old_vllm", "f" * 64, "sha256:1", "running", "2026-11-01T10:00:00Z", 0, "", project)
+        stray = Container(
+            "old_vllm", "f" * 64, "sha256:1", "running", "2026-11-01T10:00:00Z", 0, configuration, project
+        )
         return replace(state, containers={**state.containers, stray.name: stray})
 
     return change
@@ -355,6 +357,14 @@ DEVIATIONS = {
         with_stray("memoryx-hybrid"),
         {"containers": ["remove containers that are no longer described: old_vllm (INTERRUPTS old_vllm)"]},
     ),
+    "its whole project is no longer described": Deviation(
+        with_stray("old-project", configuration="0123456789abcdef"),
+        {
+            "containers": [
+                "remove containers of projects that are no longer described: old_vllm (INTERRUPTS old_vllm)",
+            ]
+        },
+    ),
     "a stranger's container": Deviation(with_stray("grafana"), {}),
     "all stopped": Deviation(
         all_containers("exited"),
@@ -505,3 +515,71 @@ def test_a_model_can_be_read_again_after_its_manifest_is_lost() -> None:
     assert action.long
     assert "--volume /data/projects/models:/models" in action.script
     assert "fetch-model.py /models/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4 hugging-quants/" in action.script
+
+
+def test_a_paused_container_is_woken() -> None:
+    """Compose leaves it paused."""
+    fleet, host = fleet_and_host("llm")
+    state = with_container("vllm_qwen_gpu2", status="paused")(host, converged(fleet, host))
+    (action,) = steps(fleet, host, state)["containers"]
+    assert action.description == "vllm_qwen_gpu2: start, it is paused"
+    assert "docker unpause vllm_qwen_gpu2" in action.script
+
+
+def from_the_distribution(data: Data) -> None:
+    data["all"]["docker"] = {"source": "distribution"}
+
+
+def test_a_host_with_the_distributions_docker_converges_too() -> None:
+    fleet, host = fleet_and_host("llm", from_the_distribution)
+    assert plan(fleet, host, converged(fleet, host)) == {}
+
+
+def test_a_host_changes_to_the_distributions_docker() -> None:
+    old_fleet, old_host = fleet_and_host("llm")
+    state = converged(old_fleet, old_host)
+    fleet, host = fleet_and_host("llm", from_the_distribution)
+    found = plan(fleet, host, state)
+    assert found["docker"] == [
+        "merge settings into daemon.json",
+        "install docker.io, docker-cli, docker-compose instead of docker-ce, docker-ce-cli, containerd.io, "
+        "docker-buildx-plugin, docker-compose-plugin (INTERRUPTS 6 running containers)",
+        "start Docker, now and at boot",
+    ]
+    assert "vllm_nginx: recreate" not in found["containers"][0]
+
+
+def test_dockers_own_packages_take_the_place_of_the_distributions() -> None:
+    fleet, host = fleet_and_host("llm")
+    state = with_package("docker.io", "20.10.24+dfsg1-1+deb12u1")(host, bare(host))
+    _, install, _ = steps(fleet, host, state)["docker"]
+    assert install.description.endswith("docker-compose-plugin 2.40.3 instead of docker.io")
+    assert install.script.count(" docker.io-") == 2  # also after the lists were refreshed
+
+
+def test_with_the_distributions_docker_it_is_restarted_to_find_the_toolkit() -> None:
+    fleet, host = fleet_and_host("llm", from_the_distribution)
+    state = with_package("nvidia-container-toolkit", None)(host, converged(fleet, host))
+    assert plan(fleet, host, state)["toolkit"] == [
+        "install nvidia-container-toolkit 1.20.0-1",
+        "restart Docker so that it finds the toolkit (INTERRUPTS 6 running containers)",
+    ]
+
+
+def test_one_instance_needs_only_its_own_model_image_and_card() -> None:
+    fleet, host = fleet_and_host("llm")
+    found = plan(fleet, host.only(["vllm_qwen_gpu2"]), bare(host), only=("vllm_qwen_gpu2",))
+    assert found["images"] == ["pull vllm/vllm-openai:v0.19.1"]
+    assert found["probes"] == ["prove that vllm/vllm-openai:v0.19.1 computes on 1 x Tesla V100-SXM2-32GB"]
+    assert len(found["models"]) == 1
+    assert host.only([]) is host
+
+
+def test_what_was_proven_on_other_cards_stays_proven() -> None:
+    fleet, host = fleet_and_host("llm")
+    state = converged(fleet, host)
+    image, first = state.images["vllm/vllm-openai:v0.19.1"], state.gpus[0].uuid
+    state = with_content(PROOF, f"{image} {DRIVER} {first}\n")(host, state)
+    (action,) = steps(fleet, host.only(["vllm_qwen_gpu2"]), state)["probes"]
+    assert f"$id {DRIVER} {first} {state.gpus[2].uuid}" in action.script
+    assert first not in action.script.partition("docker image inspect")[0]

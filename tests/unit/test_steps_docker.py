@@ -130,6 +130,18 @@ def test_the_distributions_own_packages(os_id: str, wanted: list[str]) -> None:
     assert [(package.name, package.version) for package in found] == [(name, "") for name in wanted]
 
 
+def test_without_cdi_systemd_keeps_its_hands_off() -> None:
+    """A daemon-reload would take the GPUs from containers whose device rules systemd manages."""
+
+    def change(data: Data) -> None:
+        data["all"]["docker"] = {"source": "distribution"}
+
+    _, host = fleet_and_host(change=change)
+    text = docker.merged('{"exec-opts": ["native.cgroupdriver=systemd"]}', docker.daemon_settings(host))
+    assert json.loads(text or "")["exec-opts"] == ["native.cgroupdriver=cgroupfs"]
+    assert "features" not in json.loads(text or "")
+
+
 def test_apt_is_asked_for_any_revision_of_the_pinned_version() -> None:
     _, host = fleet_and_host()
     arguments = [package.argument for package in docker.packages(host, bare(host))]
