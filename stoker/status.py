@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from stoker.facts.probe import script
-from stoker.facts.questions import questions
 from stoker.facts.state import SECTION, Container, HostState, parse
 from stoker.inventory import fleet_of, load_inventory
 from stoker.ready.stamp import is_proven
@@ -33,6 +32,7 @@ from stoker.spec.problems import SpecError
 from stoker.spec.stack import Stack
 from stoker.steps import gateway as gateway_steps
 from stoker.steps.layout import READY
+from stoker.steps.questions import questions
 from stoker.steps.stack import backends
 
 ALL_READY, NOT_ALL_READY, NOT_STARTED = 0, 1, 3

@@ -4,39 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from pyinfra.api import FactBase, StringCommand
 
-from stoker.facts.state import HostState
-from stoker.spec.fleet import Host
-from stoker.steps import images, models, ollama, sources
-
 _SECONDS = 5
-
-
-def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
-    """URL -> address and port to try, only for what has to be downloaded. Through a proxy the proxy is what counts."""
-    mirrors, proxy = host.settings.mirrors, host.settings.proxy
-    urls: list[str] = []
-    if sources.actions(host, state):
-        urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
-    if images.actions(host, state):
-        urls += mirrors.registries or ["https://registry-1.docker.io"]
-    # A model that somebody copied there is checked without the hub, too.
-    if any(
-        not models.is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})
-        for directory, (model, _) in models.wanted(host).items()
-    ):
-        urls.append(mirrors.hub)
-    if any(entry.base_manifest not in state.files for entry in ollama.served(host)):
-        urls.append(mirrors.ollama or "https://registry.ollama.ai")
-    found = {}
-    for url in dict.fromkeys(urls):
-        direct = urlsplit(url).hostname in proxy.no_proxy
-        parts = urlsplit(url if direct else (proxy.https if url.startswith("https") else proxy.http) or url)
-        found[url] = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-    return found
 
 
 class Reach(FactBase[dict[str, str]]):

@@ -9,9 +9,9 @@ from typing import Any
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
-from stoker.facts.host_state import current, forget, pin
 from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
+from stoker.operations.memory import current, forget, pin
 from stoker.operations.shell import say_on, shell_on
 from stoker.ready.wait import ConnectionLost
 from stoker.run.session import Session

@@ -9,8 +9,9 @@ from typing import Any
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, operation
 
-from stoker.facts.host_state import current
-from stoker.facts.reach import Reach, addresses
+from stoker.facts.reach import Reach
+from stoker.operations.memory import current
+from stoker.plan.downloads import addresses
 from stoker.plan.preflight import Refusal, refusals, unreachable_sources
 from stoker.run.session import Session
 

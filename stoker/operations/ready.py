@@ -9,9 +9,9 @@ from typing import Any
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, operation
 
-from stoker.facts.host_state import current, forget, pin
 from stoker.facts.state import HostState
 from stoker.operations.converge import lost
+from stoker.operations.memory import current, forget, pin
 from stoker.operations.shell import shell_on
 from stoker.ready.stamp import is_proven
 from stoker.ready.target import Target

@@ -16,8 +16,8 @@ from support.fleet import make_fleet
 from support.states import bare, converged, fleet_and_host, probe_output
 
 from stoker.facts.probe import HttpProbe, Questions, script
-from stoker.facts.questions import questions
 from stoker.facts.state import Container, FileState, Gpu, HostState, Listener, parse
+from stoker.steps.questions import questions
 
 SMI_ROWS = """0, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02
 1, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02

@@ -11,8 +11,9 @@ import pytest
 from support.fleet import Data
 from support.states import bare, converged, fleet_and_host
 
-from stoker.facts.reach import Reach, addresses
+from stoker.facts.reach import Reach
 from stoker.facts.state import HostState
+from stoker.plan.downloads import addresses
 
 
 def sources_of(group: str, settings: dict[str, object], state: HostState | None = None) -> dict[str, tuple[str, int]]:
