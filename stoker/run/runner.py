@@ -209,10 +209,13 @@ def _run(state: State, options: Options, run: Session) -> int:
     state.add_callback_handler(_noting(unreached))
     logger.setLevel(logging.INFO if options.verbosity else logging.CRITICAL)
     state.set_stage(StateStage.Connect)
-    connect_all(state)
+    # pyinfra raises when no host is left; the callback has the reason of each.
+    with contextlib.suppress(PyinfraError):
+        connect_all(state)
     if unreached:
-        show.unreachable(unreached, run.skip_unreachable)
-        if not run.skip_unreachable or not state.activated_hosts:
+        proceed = run.skip_unreachable and bool(state.activated_hosts)
+        show.unreachable(unreached, proceed)
+        if not proceed:
             return Exit.NOT_STARTED
     state.set_stage(StateStage.Prepare)
     load_deploy_file(state, str(options.deploy_file))

@@ -113,7 +113,7 @@ def _pull(entry: Served) -> str:
     # The stream's last line says how it ended; its status is 200 also when it failed.
     return (
         f"{_wait(entry)} && curl -q -sS --noproxy '*' -N -X POST {_url(entry)}/api/pull -d {shlex.quote(body)} "
-        '| { while IFS= read -r line; do echo "$line"; last=$line; done; case $last in *\'"status":"success"\'*) ;; *) exit 1;; esac; }'
+        '| { while IFS= read -r line || test -n "$line"; do echo "$line"; last=$line; done; case $last in *\'"status":"success"\'*) ;; *) exit 1;; esac; }'
     )
 
 

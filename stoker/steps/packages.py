@@ -42,15 +42,18 @@ def missing(state: HostState, wanted: Sequence[Package]) -> list[Package]:
 def install(
     packages: Sequence[Package], hold: bool = False, remove: Sequence[str] = (), interrupts: str = ""
 ) -> Action:
-    """Install or change to the wanted version. Refreshes apt's lists only when they do not know the packages."""
+    """Install or change to the wanted version, and hold what has one (with ``hold``: everything).
+
+    Refreshes apt's lists only when they do not know the packages.
+    """
     # apt removes what has a - behind its name, in the same step.
     arguments = " ".join([*(package.argument for package in packages), *(f"{name}-" for name in remove)])
     command = f"{_APT} install --no-install-recommends --allow-downgrades --allow-change-held-packages {arguments}"
     script = f"{command} || {{ {update_command()} && {command}; }}"
-    if hold:
-        script = (
-            f"{{ {script}; }} && apt-mark hold {' '.join(shlex.quote(package.name) for package in packages)} >/dev/null"
-        )
+    held = [shlex.quote(package.name) for package in packages if package.version or hold]
+    if held:
+        # An unattended upgrade would undo the pin, and restart Docker at a time of its own.
+        script = f"{{ {script}; }} && apt-mark hold {' '.join(held)} >/dev/null"
     names = ", ".join(f"{package.name} {package.version}".strip() for package in packages)
     removed = f" instead of {', '.join(remove)}" if remove else ""
     return Action(f"install {names}{removed}", script=script, long=True, interrupts=interrupts)

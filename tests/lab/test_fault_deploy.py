@@ -143,7 +143,7 @@ def test_what_a_person_writes_reaches_the_engine_as_it_stands(project: Project, 
         "group_data/llm.py",
         '"port": 11405, **_qwen}',
         f'"port": 11405, **_qwen, "environment": {{"NOTE": {strange!r}}}, '
-        f'"arguments": {{**_qwen["arguments"], "override-generation-config": {{"note": {strange!r}}}}}}}',
+        f'"arguments": {{**_qwen["arguments"], "override-generation-config": {json.dumps({"note": strange})!r}}}}}',
     )
     done = project.deploy("--only", QWEN)
     assert done.code == 0, str(done)

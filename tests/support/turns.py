@@ -44,6 +44,8 @@ def turns(host: Machine, since: str, names: tuple[str, ...]) -> list[Turn]:
             name, begin = line[2:], ""
         elif match := re.match(r"(\S+) stoker: (GPU lock taken|engine answers, GPU lock released|engine ended)", line):
             if match[2] == "GPU lock taken":
+                if begin:  # killed in its turn, and started anew
+                    found.append(Turn(begin, "", name))
                 begin = match[1]
             elif begin:
                 found.append(Turn(begin, match[1], name))

@@ -347,3 +347,93 @@ def test_two_deploys_at_once(site: Site) -> None:
     assert done.status == 3
     assert "another deploy of inventory.py is going on" in done.errors
     assert site.commands(LLM) == []
+
+
+def test_a_host_without_the_instance_is_not_even_connected_to(site: Site) -> None:
+    site.write_all(bare_host)
+    site.set(EMBEDDING, "unreachable.txt", "Could not connect")
+    done = site.deploy("--check", "--only", "vllm_qwen_gpu2")
+    assert done.status == 2, done.errors
+    assert "Unreachable" not in done.errors
+    assert "bring Qwen/Qwen2.5" in done.errors
+    assert "Meta-Llama" not in done.errors
+
+
+def test_a_limit_to_a_host_that_cannot_be_reached(site: Site) -> None:
+    site.set(EMBEDDING, "unreachable.txt", "Could not connect")
+    done = site.deploy("--yes", "--limit", "embedding")
+    assert done.status == 3, done.errors
+    assert f"Unreachable: {EMBEDDING}: Could not connect" in done.errors
+    assert "Going on" not in done.errors
+
+
+def test_no_host_can_be_reached(site: Site) -> None:
+    for name in GROUPS:
+        site.set(name, "unreachable.txt", f"Could not connect to {name}")
+    for arguments in ([], ["--skip-unreachable"]):
+        done = site.deploy("--yes", *arguments)
+        assert done.status == 3, done.errors
+        assert all(f"Could not connect to {name}" in done.errors for name in GROUPS)
+        assert "Going on" not in done.errors
+
+
+def test_a_changed_host_key_comes_with_the_command_that_accepts_it(site: Site) -> None:
+    site.write_all(converged)
+    site.set(
+        LLM,
+        "unreachable.txt",
+        f"SSH host key error (Host key for server '{LLM}' does not match: got 'x', expected 'y')",
+    )
+    done = site.deploy("--yes")
+    assert done.status == 3, done.errors
+    assert f"-R {LLM}" in done.errors
+    assert "ssh-keygen" in done.errors
+    assert site.commands(EMBEDDING) == []
+
+
+def test_a_host_whose_answer_is_lost_is_not_judged_by_it(site: Site) -> None:
+    site.write_all(bare_host)
+    site.set(LLM, "probe.txt", "")
+    done = site.deploy("--yes")
+    assert done.status == 3, done.errors
+    assert f"{LLM}: nothing could be found out about it" in done.errors
+    assert "not supported" not in done.errors
+    assert [changing(site.commands(name)) for name in GROUPS] == [[], []]
+
+
+def test_a_connection_that_is_lost_in_the_middle_is_no_bare_host(site: Site) -> None:
+    """Nothing known must not be taken for nothing there: everything would be installed anew."""
+    site.write_all(converged)
+    site.write(LLM, without_tool)
+    site.set(LLM, "after.txt", "")
+    site.set(LLM, "turns-on.txt", "fetch-model.py")
+    done = site.deploy("--yes")
+    assert done.status == 1, done.errors
+    assert "the host cannot be reached any more; deploy again when it can" in done.errors
+    assert len(changing(site.commands(LLM))) == 1
+
+
+def test_plain_pyinfra_goes_on_without_an_unreachable_host_when_told(site: Site) -> None:
+    site.write_all(without_tool)
+    site.write(LLM, converged, "after.txt")
+    site.set(LLM, "turns-on.txt", "fetch-model.py")
+    site.set(EMBEDDING, "unreachable.txt", "Could not connect")
+    done = site.run("pyinfra", "inventory.py", "deploy.py", "-y", "--data", "skip_unreachable=true")
+    assert done.status == 1, done.errors
+    assert len(changing(site.commands(LLM))) == 1
+
+
+def test_plain_pyinfra_touches_one_instance_when_told(site: Site) -> None:
+    site.write_all(bare_host)
+    done = site.run("pyinfra", "inventory.py", "deploy.py", "--dry", "--data", "only=vllm_qwen")
+    assert done.status == 3
+    assert "--only: instance = 'vllm_qwen'" in done.errors
+
+
+def test_a_description_is_checked_without_any_host(site: Site) -> None:
+    assert site.run("stoker", "check-description").status == 0
+    site.description.edit("group_data/llm.py", '"gpus": [2]', '"gpus": [7]')
+    done = site.run("stoker", "check-description")
+    assert done.status == 3
+    assert "GPU 7 does not exist" in done.errors
+    assert [site.commands(name) for name in GROUPS] == [[], []]

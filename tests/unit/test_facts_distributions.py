@@ -11,8 +11,7 @@ import pytest
 from support.fleet import Data
 from support.states import DRIVER, NOW, cards, fleet_and_host
 
-from stoker.facts.probe import SECTION
-from stoker.facts.state import HostState, parse
+from stoker.facts.state import SECTION, HostState, parse
 from stoker.plan.preflight import refusals
 from stoker.steps import docker, driver, sources
 from stoker.steps.action import File

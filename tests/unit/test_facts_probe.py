@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.fleet import make_fleet
 from support.states import bare, converged, fleet_and_host, probe_output
+from support.stubs import Stubs
 
 from stoker.facts.probe import HttpProbe, Questions, script
 from stoker.facts.state import Container, FileState, Gpu, HostState, Listener, parse
@@ -49,41 +49,10 @@ INSPECT = {
 STRANGER = {**INSPECT, "name": "/grafana", "status": "exited", "restarts": 0, "labels": None, "ports": None}
 
 
-class Stubs:
-    """A directory of small programs that come first in PATH."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def add(self, name: str, body: str) -> None:
-        file = self.folder / name
-        file.write_text(f"#!/bin/sh\n{body}\n")
-        file.chmod(0o755)
-
-    def prints(self, name: str, text: str, status: int = 0) -> None:
-        (self.folder / f"{name}.txt").write_text(text)
-        self.add(name, f"cat {self.folder}/{name}.txt; exit {status}")
-
-    def link(self, *names: str) -> None:
-        """The machine's own programs, where nothing else of it is to be found."""
-        for name in names:
-            target = shutil.which(name)
-            assert target is not None
-            (self.folder / name).symlink_to(target)
-
-    def probe(self, asked: Questions, path: str = "/usr/bin:/bin") -> HostState:
-        done = subprocess.run(
-            ["/bin/dash", "-c", script(asked)],
-            env={**os.environ, "PATH": f"{self.folder}:{path}"},
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return parse(done.stdout.splitlines())
+def probe(stubs: Stubs, asked: Questions) -> HostState:
+    done = stubs.run(script(asked))
+    assert (done.returncode, done.stderr) == (0, "")
+    return parse(done.stdout.splitlines())
 
 
 @pytest.fixture
@@ -104,13 +73,15 @@ def docker_stub(folder: Path) -> str:
     )
 
 
-def test_a_bare_machine(stubs: Stubs, tmp_path: Path) -> None:
+def test_a_bare_machine(tmp_path: Path) -> None:
     """No docker, no nvidia-smi, no curl, nothing of what is asked for: everything is empty, nothing is an error."""
+    stubs = Stubs(tmp_path / "stubs", path="")
     stubs.prints("ss", "")
-    stubs.add("systemctl", 'case $1 in show) echo not-found;; *) echo inactive; exit 4;; esac')
+    stubs.add("systemctl", "case $1 in show) echo not-found;; *) echo inactive; exit 4;; esac")
     stubs.add("dpkg-query", "exit 1")
     stubs.link("cat", "uname", "id", "date", "stat", "sha256sum", "find", "df", "awk", "dirname", "tr")
-    state = stubs.probe(
+    state = probe(
+        stubs,
         Questions(
             packages=["docker-ce"],
             files=[f"{tmp_path}/nothing"],
@@ -121,7 +92,6 @@ def test_a_bare_machine(stubs: Stubs, tmp_path: Path) -> None:
             model_directories=[f"{tmp_path}/models"],
             http=[HttpProbe("vllm", "http://127.0.0.1:9/health")],
         ),
-        path="/nowhere",
     )
     release = platform.freedesktop_os_release()
     assert (state.os_id, state.os_codename) == (release["ID"], release["VERSION_CODENAME"])
@@ -164,7 +134,8 @@ def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
     (models / "config.json").write_text("{}")
     (models / "sub" / "a b.safetensors").write_bytes(b"x" * 1000)
     tmp_path.chmod(0o755)
-    state = stubs.probe(
+    state = probe(
+        stubs,
         Questions(
             packages=["docker-ce", "curl", "nginx", "old"],
             files=[
@@ -185,7 +156,7 @@ def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
                 HttpProbe("vllm_ready", "http://127.0.0.1:1/ready"),
                 HttpProbe("vllm_dead", "http://127.0.0.1:2/dead"),
             ],
-        )
+        ),
     )
     assert state.packages == {"docker-ce": "5:28.5.2-1~debian.13~trixie", "curl": "8.14.1-2"}
     empty = hashlib.sha256(b"").hexdigest()
@@ -242,7 +213,7 @@ def test_docker_that_does_not_run(stubs: Stubs) -> None:
         "docker",
         'test "$1" = version && { echo; echo "Cannot connect to the Docker daemon at unix:///var/run/docker.sock." >&2; }; exit 1',
     )
-    state = stubs.probe(Questions(images=["nginx:1.30.6-alpine"]))
+    state = probe(stubs, Questions(images=["nginx:1.30.6-alpine"]))
     assert not state.docker_running
     assert "Cannot connect to the Docker daemon" in state.docker_error
     assert state.containers == {}
@@ -253,7 +224,7 @@ def test_docker_without_containers(stubs: Stubs) -> None:
     stubs.add(
         "docker", 'case "$1" in version) echo 28.5.2;; ps) ;; *) echo "requires at least 1 argument" >&2; exit 1;; esac'
     )
-    state = stubs.probe(Questions())
+    state = probe(stubs, Questions())
     assert (state.docker_running, state.containers) == (True, {})
 
 
@@ -272,7 +243,7 @@ def test_docker_without_containers(stubs: Stubs) -> None:
 )
 def test_nvidia_smi_fails(stubs: Stubs, text: str, status: int) -> None:
     stubs.prints("nvidia-smi", text, status)
-    state = stubs.probe(Questions())
+    state = probe(stubs, Questions())
     assert (state.gpus, state.driver) == ([], "")
     assert state.gpu_error == " ".join(text.split("\n")).strip()
 
@@ -287,7 +258,7 @@ def test_nvidia_smi_fails(stubs: Stubs, text: str, status: int) -> None:
 )
 def test_nvidia_smi_prints_something_else(stubs: Stubs, row: str) -> None:
     stubs.prints("nvidia-smi", SMI_ROWS + row + "\n")
-    state = stubs.probe(Questions())
+    state = probe(stubs, Questions())
     assert state.gpus == []
     assert state.gpu_error.startswith("nvidia-smi printed an unexpected row: ")
     assert row.split(",")[0] in state.gpu_error
@@ -296,9 +267,9 @@ def test_nvidia_smi_prints_something_else(stubs: Stubs, row: str) -> None:
 def test_a_damaged_inforom_is_only_a_warning(stubs: Stubs) -> None:
     words = "WARNING: infoROM is corrupted at gpu 0000:3B:00.0\n"
     stubs.prints("nvidia-smi", SMI_ROWS + words, 14)
-    assert [gpu.index for gpu in stubs.probe(Questions()).gpus] == [0, 1]
+    assert [gpu.index for gpu in probe(stubs, Questions()).gpus] == [0, 1]
     stubs.prints("nvidia-smi", words, 14)
-    assert "infoROM is corrupted" in stubs.probe(Questions()).gpu_error
+    assert "infoROM is corrupted" in probe(stubs, Questions()).gpu_error
 
 
 def test_everything_of_the_default_fleet_can_be_asked(stubs: Stubs) -> None:

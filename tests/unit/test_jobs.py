@@ -229,32 +229,11 @@ def name_of(script: str) -> str:
     """The name that `run_long` gives a script, seen from the start that it makes."""
     seen: list[str] = []
 
-    def shell(text: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
-        seen.append(text)
+    def shell(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
+        seen.append(script)
         return True, ["job:0"]
 
     run_long(shell, lambda text: None, Action("work", script, long=True))
     found = re.search(r"/([0-9a-f]{16})\.pid", seen[0])
     assert found is not None
     return found[1]
-
-
-def test_words_on_stderr_are_no_status(shell: LocalShell) -> None:
-    """sudo prints `unable to resolve host` before everything else."""
-
-    def noisy(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
-        ok, lines = shell(script, stdin=stdin)
-        return ok, ["sudo: unable to resolve host gpu10", *lines]
-
-    assert run_long(noisy, lambda text: None, Action("a job", "true", long=True)) is None
-
-
-def test_a_host_that_stays_away_is_given_up(shell: LocalShell) -> None:
-    def gone(script: str, *, stdin: str | None = None) -> tuple[bool, list[str]]:
-        if "setsid" in script:
-            return shell(script, stdin=stdin)
-        raise ConnectionLost("no route")
-
-    error = run_long(gone, lambda text: None, Action("a job", "true", long=True), sleep=lambda seconds: None)
-    assert error is not None
-    assert "cannot be reached any more" in error

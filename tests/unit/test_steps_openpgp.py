@@ -12,6 +12,7 @@ import pytest
 from support.states import FINGERPRINT, KEY, bare, fleet_and_host
 
 from stoker.steps import openpgp, sources
+from stoker.steps.action import File
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def test_the_pinned_key_is_put_in_place() -> None:
 def test_a_key_beside_the_pinned_one_is_left_out(made: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
 
-    def write_files(files: list[sources.File], root: str) -> tuple[str, str]:
+    def write_files(files: list[File], root: str) -> tuple[str, str]:
         written.extend(file.text for file in files)
         return "true", ""
 
