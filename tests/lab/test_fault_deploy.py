@@ -96,11 +96,11 @@ def test_a_registry_that_is_down_is_named_before_anything_is_changed(
 ) -> None:
     gpu65.sh("docker rm -f $(docker ps -aq) && docker rmi -f $(docker images -q)", seconds=60)
     written = gpu65.written()
-    internet.sh("systemctl stop docker-registry")
+    internet.sh("systemctl stop lab-registry")
     try:
         refused = project.deploy()
     finally:
-        internet.sh("systemctl start docker-registry")
+        internet.sh("systemctl start lab-registry")
     assert refused.code == NOT_STARTED, str(refused)
     assert "http://registry.internet.test:5000 cannot be reached" in refused.err
     assert "remedy" in refused.err
