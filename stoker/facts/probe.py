@@ -75,8 +75,9 @@ def script(questions: Questions) -> str:
             )
         )
     parts += [
-        _section("gpus")
-        + "nvidia-smi --query-gpu=index,uuid,name,memory.total,compute_cap,driver_version --format=csv,noheader,nounits 2>&1; echo rc=$?",
+        _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
+        "timeout 60 nvidia-smi --query-gpu=index,uuid,name,memory.total,compute_cap,driver_version --format=csv,noheader,nounits 2>&1; "
+        "else echo 'nvidia-smi: not found'; (exit 127); fi; echo rc=$?",
         _section("listeners") + "ss -Hltnp 2>/dev/null",
     ]
     if questions.disks:
@@ -111,9 +112,10 @@ def _docker(questions: Questions) -> str:
         [
             "if command -v docker >/dev/null; then",
             _section("docker-path") + "command -v docker",
-            _section("docker") + 'v=$(docker version -f \'{{.Server.Version}}\' 2>&1) && echo "$v" || echo "error $v"',
+            _section("docker")
+            + 'v=$(timeout 20 docker version -f \'{{.Server.Version}}\' 2>&1) && echo "$v" || echo "error $v"',
             _section("containers")
-            + f'c=$(docker ps -aq 2>/dev/null) && test -n "$c" && docker inspect -f {shlex.quote(_INSPECT)} $c 2>/dev/null',
+            + f'c=$(timeout 20 docker ps -aq 2>/dev/null) && test -n "$c" && docker inspect -f {shlex.quote(_INSPECT)} $c 2>/dev/null',
             _section("images") + inspect_images,
             "fi",
         ]

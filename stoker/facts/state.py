@@ -171,6 +171,8 @@ def _gpus(lines: Sequence[str]) -> tuple[list[Gpu], str, str]:
     # 14: a damaged infoROM; the card works, and nvidia-smi says so in a warning.
     if not lines or not (lines[-1] == "rc=0" or (lines[-1] == "rc=14" and rows)):
         text = " ".join(line.strip() for line in lines[:-1] if line.strip())
+        if lines and lines[-1] == "rc=124":
+            text = f"{text} nvidia-smi did not answer within 60 s".strip()
         return [], "", text or "nvidia-smi is not installed"
     gpus, driver = [], ""
     for row in csv.reader(rows, skipinitialspace=True):

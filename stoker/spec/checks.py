@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -55,6 +56,19 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
         if len(set(instance.gpus)) != len(instance.gpus):
             yield problem("gpus", list(instance.gpus), "a GPU is named twice", "name each GPU once", name)
         if instance.engine == "vllm":
+            sizes = [instance.arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
+            if (
+                len(set(instance.gpus)) == len(instance.gpus)
+                and all(isinstance(s, int) for s in sizes)
+                and math.prod(map(int, sizes)) != len(instance.gpus)
+            ):
+                yield problem(
+                    "gpus",
+                    list(instance.gpus),
+                    f"tensor-parallel-size {sizes[0]} x pipeline-parallel-size {sizes[1]} is not the number of its GPUs",
+                    f"write 'tensor-parallel-size': {len(instance.gpus)} in `arguments`, or change `gpus`",
+                    name,
+                )
             for argument, reason, remedy in vllm.problems_of(instance.arguments, _version(host.image_of(instance))):
                 yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
             share = instance.arguments.get("gpu-memory-utilization", 0.9)

@@ -51,7 +51,8 @@ class Served:
     @property
     def record(self) -> str:
         """Where the deploy notes which manifest it made from which parameters."""
-        return f"{MODELS}/ollama-{self.instance.model.replace('/', '_').replace(':', '_')}"
+        place = f"{self.instance.model}{self.stack.model_directory}"
+        return f"{MODELS}/ollama-{place.translate(str.maketrans('/:', '__'))}"
 
     @property
     def recipe(self) -> str:

@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from support.description import Description
 
 from stoker.spec import vllm
 
@@ -50,3 +51,11 @@ def test_another_version_is_judged_only_by_what_is_known_of_it() -> None:
 )
 def test_what_it_accepts_passes(name: str) -> None:
     assert vllm.problems_of({name: 5}, "0.19.1") == []
+
+
+def test_several_gpus_need_as_many_ranks(tmp_path: Path) -> None:
+    description = Description.copy(tmp_path)
+    description.edit("group_data/llm.py", '"gpus": [2]', '"gpus": [1, 2]')
+    found = [problem for problem in description.problems() if "parallel" in problem.reason]
+    assert [(problem.instance, problem.value) for problem in found] == [("vllm_qwen_gpu2", "[1, 2]")]
+    assert "'tensor-parallel-size': 2" in found[0].remedy

@@ -387,7 +387,7 @@ DEVIATIONS = {
         with_file(f"{MANIFESTS}/latest", digest="cd" * 32), MAKE_BGE, group="embedding"
     ),
     "no record of how it was made": Deviation(
-        with_content("/var/lib/stoker/models/ollama-bge-m3", ""), MAKE_BGE, group="embedding"
+        with_content("/var/lib/stoker/models/ollama-bge-m3_data_ollama_models", ""), MAKE_BGE, group="embedding"
     ),
     # Gateway
     "nginx runs an old configuration": Deviation(
