@@ -39,7 +39,7 @@ def noticed(verdict: str, kill: bool = False) -> float:
     ``kill``: end the container as soon as the wait has said something of it.
     """
     on_host(HOST, f"docker restart -t 5 {NAME}")
-    command = [ROOT / "lab/run", "timeout", str(LIMIT_SECONDS), "stoker", "deploy", "--yes", "--only", NAME]
+    command = [str(ROOT / "lab/run"), "timeout", str(LIMIT_SECONDS), "stoker", "deploy", "--yes", "--only", NAME]
     said, when = [], 0.0
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None

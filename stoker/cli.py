@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bare Linux machines with NVIDIA GPUs to a working, verified LLM service, over SSH.",
-    epilog="Exit status: 0 done, 1 failed, 2 changes pending or findings, 3 could not start, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 failed, 2 changes pending (--check), 3 could not start, 130 interrupted.",
 )
 
 Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The inventory file.")]
@@ -98,7 +98,8 @@ def smoke(
         list[str] | None, typer.Option(metavar="HOST", help="Only what concerns this host. May be repeated.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="INSTANCE", help="Only what concerns this instance. May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="INSTANCE", help="Only what concerns this instance or gateway. May be repeated."),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print every request as a command to repeat.")

@@ -19,7 +19,6 @@ from stoker.facts.probe import script
 from stoker.facts.state import SECTION, Container, HostState, parse
 from stoker.inventory import fleet_of, load_inventory
 from stoker.ready.stamp import is_proven
-from stoker.render.compose import GATEWAY_DIRECTORY
 from stoker.render.gateway import config_identity
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.smoke.check import CheckFailed
@@ -201,7 +200,7 @@ def _gateway(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> Gatewa
     health: Health = "down"
     if container is not None and container.running:
         answer = state.answers.get(probe.name, "")
-        wanted = config_identity(gateway, backends(fleet, gateway), GATEWAY_DIRECTORY)
+        wanted = config_identity(gateway, backends(fleet, gateway))
         health = "ready" if answer == wanted else "stale" if answer else "silent"
     models = tuple(pool.model for pool in gateway.pools)
     return GatewayStatus(gateway.container, base_url(host.address, gateway.port), models, _container(container), health)

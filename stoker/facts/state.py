@@ -86,7 +86,6 @@ class HostState:
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     model_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: directory -> path -> bytes
     answers: Mapping[str, str] = field(default_factory=dict)  #: name of an HTTP probe -> what came back
-    reachable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def docker_running(self) -> bool:
@@ -139,7 +138,6 @@ def parse(lines: Iterable[str]) -> HostState:
         free_bytes={path: int(size) for path, size in _pairs(of("disk"), "\t").items() if size.isdigit()},
         model_files=_model_files(of("models")),
         answers=_pairs(of("answers"), "\t"),
-        reachable=_pairs(of("reachable"), "\t"),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from stoker.ready.wait import ConnectionLost
 from stoker.steps.action import Action, Say, Shell
 
-#: Not below /var/lib/stoker/jobs: packages are installed before that directory is made.
+#: Not below /var/lib/stoker: packages are installed before that directory is made.
 JOBS = "/run/stoker-jobs"
 
 _POLL_SECONDS = (0.1, 0.1, 0.2, 0.3, 0.5)

@@ -62,7 +62,7 @@ def refusals(host: Host, state: HostState, now: int) -> list[Refusal]:
             )
         ]
     checks = (
-        _system(host, state, now),
+        _system(state, now),
         _docker(host, state),
         _driver(host, state),
         _gpus(host, state),
@@ -91,7 +91,7 @@ def unreachable_sources(host: Host, reach: Mapping[str, str]) -> list[Refusal]:
 Reasons = Iterator[tuple[str, str, str]]
 
 
-def _system(host: Host, state: HostState, now: int) -> Reasons:
+def _system(state: HostState, now: int) -> Reasons:
     if state.uid != 0:
         yield (
             f"the user {state.user or '?'} has no root privileges",
@@ -269,7 +269,7 @@ def _names(host: Host, state: HostState) -> Reasons:
 
 
 def _disks(host: Host, state: HostState) -> Reasons:
-    for path, need, what in disk_needs(host, state):
+    for path, need, what in disk_needs(host):
         free = state.free_bytes.get(path)
         if free is not None and free < need:
             yield (
@@ -279,7 +279,7 @@ def _disks(host: Host, state: HostState) -> Reasons:
             )
 
 
-def disk_needs(host: Host, state: HostState) -> list[tuple[str, int, str]]:
+def disk_needs(host: Host) -> list[tuple[str, int, str]]:
     """``(path, bytes, what)``. A margin for logs and caches only: sizes of images and models are checked when they are fetched."""
     return [("/var/lib", 2 * _GIB, "images and logs")] + [
         (stack.model_directory, _GIB, "model files") for stack in host.stacks

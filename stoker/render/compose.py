@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import yaml
 
 from stoker.render.environment import TEMPLATES, render
+from stoker.render.gateway import CONFIG_DIRECTORY
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.instance import Instance
@@ -20,7 +21,6 @@ from stoker.spec.vllm import to_argv
 #: Where things are inside the containers.
 MODEL_DATA = "/model_data"
 OLLAMA_HOME = "/root/.ollama"
-GATEWAY_DIRECTORY = "/etc/nginx/stoker"
 LOCKS = "/run/stoker/locks"
 
 #: Where things are on the host, beside the stack's own directory.
@@ -207,11 +207,11 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
         image=host.settings.versions.nginx,
         engine="nginx",
         entrypoint=(),
-        command=("nginx", "-c", f"{GATEWAY_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
+        command=("nginx", "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
         gpus=(),
         ports=f"{gateway.port}:{gateway.port}",
         # The directory, not the file: a mounted file would stay the old one when it is replaced.
-        volumes=(f"{stack_directory(host, stack)}/gateway:{GATEWAY_DIRECTORY}:ro",),
+        volumes=(f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",),
         environment={},
         healthcheck=(),
         start_period=0,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 import gevent
@@ -48,7 +48,7 @@ class Exit(IntEnum):
 
     DONE = 0
     FAILED = 1
-    PENDING = 2  #: changes are pending (``--check``), or findings
+    PENDING = 2  #: changes are pending (``--check``)
     NOT_STARTED = 3
     INTERRUPTED = 130
 
@@ -179,7 +179,7 @@ def _state(options: Options, inventory: Any, limit: list[Any] | None) -> State:
 def _guarded(state: State, options: Options, run: Session) -> int:
     main = gevent.getcurrent()
 
-    def on_signal(number: int, frame: IO[str] | Any) -> None:
+    def on_signal(number: int, frame: Any) -> None:
         if not interrupt.press():
             os._exit(Exit.INTERRUPTED)
         print("\nInterrupted: stopping. Again: at once.", file=sys.stderr)

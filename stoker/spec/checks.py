@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 
 from stoker.spec import vllm
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
 from stoker.spec.settings import OllamaModel
+
+#: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
+_Make = Callable[..., Problem]
 
 
 def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[str] = frozenset()) -> Iterator[Problem]:
@@ -21,74 +25,92 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
         return Problem(where, field, repr(value), reason, remedy, instance)
 
     yield from _duplicates(host, problem)
-    load: dict[int, float] = defaultdict(float)
     for _, instance in host.instances():
-        name = instance.name
-        model = host.settings.models.get(instance.model)
-        if "models" in unknown:
-            pass
-        elif model is None:
-            yield problem(
-                "model",
-                instance.model,
-                "no model of this name is described in `models`",
-                f"use one of {', '.join(sorted(host.settings.models))}, or describe it in group_data/all.py",
-                name,
-            )
-        elif isinstance(model, OllamaModel) != (instance.engine == "ollama"):
-            kind = "the Ollama library" if isinstance(model, OllamaModel) else "a model hub"
-            yield problem(
-                "engine",
-                instance.engine,
-                f"the model {instance.model} is described as one of {kind}",
-                "change the engine, or the model's description in group_data/all.py",
-                name,
-            )
-        for gpu in instance.gpus:
-            if not 0 <= gpu < host.gpus.count:
-                yield problem(
-                    "gpus",
-                    list(instance.gpus),
-                    f"GPU {gpu} does not exist: {host.name} has {host.gpus.count}, counted from 0",
-                    f"use 0 to {host.gpus.count - 1}, or correct `gpus` of the host",
-                    name,
-                )
-        if len(set(instance.gpus)) != len(instance.gpus):
-            yield problem("gpus", list(instance.gpus), "a GPU is named twice", "name each GPU once", name)
+        if "models" not in unknown:
+            yield from _model_problems(host, instance, problem)
+        yield from _gpu_problems(host, instance, problem)
         if instance.engine == "vllm":
-            sizes = [instance.arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
-            if (
-                len(set(instance.gpus)) == len(instance.gpus)
-                and all(isinstance(s, int) for s in sizes)
-                and math.prod(map(int, sizes)) != len(instance.gpus)
-            ):
-                yield problem(
-                    "gpus",
-                    list(instance.gpus),
-                    f"tensor-parallel-size {sizes[0]} x pipeline-parallel-size {sizes[1]} is not the number of its GPUs",
-                    f"write 'tensor-parallel-size': {len(instance.gpus)} in `arguments`, or change `gpus`",
-                    name,
-                )
-            for argument, reason, remedy in vllm.problems_of(instance.arguments, _version(host.image_of(instance))):
-                yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, name)
-            share = instance.arguments.get("gpu-memory-utilization", 0.9)
-            if isinstance(share, int | float) and 0 < share <= 1:
-                for gpu in set(instance.gpus):
-                    load[gpu] += share
+            yield from _vllm_problems(host, instance, problem)
         elif instance.arguments:
             yield problem(
                 "arguments",
                 dict(instance.arguments),
                 "Ollama takes no command-line arguments",
                 "use `environment`, or the model's `parameters`",
-                name,
+                instance.name,
             )
-    for gpu, share in sorted(load.items()):
-        if share > 1 + 1e-9:
+    yield from _overfull_gpus(host, problem)
+
+
+def _model_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+    model = host.settings.models.get(instance.model)
+    if model is None:
+        yield problem(
+            "model",
+            instance.model,
+            "no model of this name is described in `models`",
+            f"use one of {', '.join(sorted(host.settings.models))}, or describe it in group_data/all.py",
+            instance.name,
+        )
+    elif isinstance(model, OllamaModel) != (instance.engine == "ollama"):
+        kind = "the Ollama library" if isinstance(model, OllamaModel) else "a model hub"
+        yield problem(
+            "engine",
+            instance.engine,
+            f"the model {instance.model} is described as one of {kind}",
+            "change the engine, or the model's description in group_data/all.py",
+            instance.name,
+        )
+
+
+def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+    gpus = list(instance.gpus)
+    for gpu in gpus:
+        if not 0 <= gpu < host.gpus.count:
+            yield problem(
+                "gpus",
+                gpus,
+                f"GPU {gpu} does not exist: {host.name} has {host.gpus.count}, counted from 0",
+                f"use 0 to {host.gpus.count - 1}, or correct `gpus` of the host",
+                instance.name,
+            )
+    if len(set(gpus)) != len(gpus):
+        yield problem("gpus", gpus, "a GPU is named twice", "name each GPU once", instance.name)
+
+
+def _vllm_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+    gpus, arguments = list(instance.gpus), instance.arguments
+    sizes = [arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
+    if (
+        len(set(gpus)) == len(gpus)
+        and all(isinstance(size, int) for size in sizes)
+        and math.prod(map(int, sizes)) != len(gpus)
+    ):
+        yield problem(
+            "gpus",
+            gpus,
+            f"tensor-parallel-size {sizes[0]} x pipeline-parallel-size {sizes[1]} is not the number of its GPUs",
+            f"write 'tensor-parallel-size': {len(gpus)} in `arguments`, or change `gpus`",
+            instance.name,
+        )
+    for argument, reason, remedy in vllm.problems_of(arguments, _version(host.image_of(instance))):
+        yield problem(f"arguments[{argument!r}]", arguments[argument], reason, remedy, instance.name)
+
+
+def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
+    """Cards of which vLLM's instances together want more than there is. Without the argument each takes 0.9 (v0.19.1)."""
+    load: dict[int, float] = defaultdict(float)
+    for _, instance in host.instances():
+        share = instance.arguments.get("gpu-memory-utilization", 0.9)
+        if instance.engine == "vllm" and isinstance(share, int | float) and 0 < share <= 1:
+            for gpu in set(instance.gpus):
+                load[gpu] += share
+    for gpu, total in sorted(load.items()):
+        if total > 1 + 1e-9:
             names = ", ".join(instance.name for _, instance in host.instances() if gpu in instance.gpus)
             yield problem(
                 "gpu-memory-utilization",
-                round(share, 3),
+                round(total, 3),
                 f"the instances on GPU {gpu} ({names}) want more than the whole card",
                 "lower gpu-memory-utilization, or move an instance to another GPU",
                 names,
@@ -101,7 +123,7 @@ def _version(image: str) -> str:
     return match.group(1) if match else ""
 
 
-def _duplicates(host: Host, problem: Callable[..., Problem]) -> Iterator[Problem]:
+def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
     ports: dict[int, list[str]] = defaultdict(list)
     containers: Counter[str] = Counter()
     projects = Counter(stack.project for stack in host.stacks)

@@ -70,12 +70,12 @@ def short(value: object, limit: int = 80) -> str:
 def _explain(details: ErrorDetails, origin: Callable[[str], str], data: Mapping[str, object]) -> Problem:
     location = details["loc"]
     top = str(location[0]) if location else ""
-    reason, remedy = _reason(details, data)
+    reason, remedy = _reason(details)
     value = "" if details["type"] == "missing" else short(details["input"])
     return Problem(origin(top), _path(location), value, reason, remedy, _instance(location, data))
 
 
-def _reason(details: ErrorDetails, data: Mapping[str, object]) -> tuple[str, str]:
+def _reason(details: ErrorDetails) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     name = str(details["loc"][-1]) if details["loc"] else ""
     if kind == "extra_forbidden":

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DOCS = "docs/troubleshooting.md"
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import shlex
 import tarfile
@@ -52,8 +53,6 @@ class File:
     mode: str = "644"
 
     def is_on(self, state: HostState) -> bool:
-        import hashlib
-
         found = state.files.get(self.path)
         return (
             found is not None
@@ -67,8 +66,9 @@ class File:
 def write_files(files: Sequence[File], root: str, check: str = "", after: str = "") -> tuple[str, str]:
     """Script and input that put a set of files in place together.
 
-    They arrive in one archive in a private directory beside ``root`` (same file system, mode 0700 by mktemp from the first byte). ``check`` runs
-    there, with ``$new`` naming it, and its failure leaves everything as it was; then each file replaces the old one by a rename.
+    They arrive in one archive in a private directory below ``root`` (same file system, mode 0700 by mktemp from the first
+    byte). ``check`` runs with ``$new`` naming it, and its failure leaves everything as it was; then each file replaces the
+    old one by a rename.
     ``after`` runs when all are in place. Every path must lie below ``root``.
     """
     archive = io.BytesIO()

@@ -10,14 +10,13 @@ from stoker.spec.fleet import Host
 from stoker.steps.action import Action, Say, Shell
 from stoker.steps.packages import Package, install
 
+_HEADERS = Package("linux-headers-generic")
+
 
 def can_be_installed(state: HostState) -> bool:
     """Only where the distribution's own archive holds the branch, and only where no driver is there at all."""
     missing = "not installed" in state.gpu_error or "not found" in state.gpu_error
     return missing and state.os_id == "ubuntu"
-
-
-HEADERS = Package("linux-headers-generic")
 
 
 def package(host: Host) -> Package:
@@ -35,7 +34,7 @@ def actions(host: Host, state: HostState) -> list[Action]:
         return []
     # The driver is held: an unattended step to a later branch would take Volta and Pascal cards away. The headers are
     # not: without those of a new kernel the driver's module could not be built for it.
-    return [install([HEADERS]), install([package(host)], hold=True), Action("load the driver", function=_load)]
+    return [install([_HEADERS]), install([package(host)], hold=True), Action("load the driver", function=_load)]
 
 
 def _load(shell: Shell, say: Say) -> str | None:

@@ -6,8 +6,8 @@ import shlex
 
 from stoker.facts.probe import HttpProbe
 from stoker.facts.state import HostState
-from stoker.render.compose import GATEWAY_DIRECTORY, services
-from stoker.render.gateway import CONFIG_HEADER, config_identity
+from stoker.render.compose import services
+from stoker.render.gateway import CONFIG_DIRECTORY, CONFIG_HEADER, config_identity
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action
@@ -26,11 +26,11 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
     if gateway is None:
         return []
     service = next(service for service in services(host, stack, uuids(state)) if service.container == gateway.container)
-    identity = config_identity(gateway, backends(fleet, gateway), GATEWAY_DIRECTORY)
+    identity = config_identity(gateway, backends(fleet, gateway))
     if container_reason(service, state) or state.answers.get(_answer(stack)) == identity:
         return []  # a container that is about to be made or started reads the new files by itself
     url = f"http://127.0.0.1:{gateway.port}/health"
-    configuration = f"{GATEWAY_DIRECTORY}/{gateway.config_file}"
+    configuration = f"{CONFIG_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
     loaded = (
         f"curl -q -s --noproxy '*' -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"

@@ -71,4 +71,4 @@ def _is_directory(state: HostState, path: str, mode: str) -> bool:
     if found is None or found.kind != "directory":
         return False
     # A model directory may have been there before, with an owner and a mode of its own.
-    return found.mode == mode or path not in (SECRETS,)
+    return found.mode == mode or path != SECRETS

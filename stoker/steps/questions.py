@@ -19,7 +19,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         wanted += docker.packages(host, HostState(os_id=os_id))
     names = [instance.name for _, instance in host.instances()]
     files = [
-        *sources.files(host),
+        *sources.files(),
         *toolkit.files(),
         *layout.directories(host),
         *(file.path for file in layout.tools(host)),

@@ -67,7 +67,7 @@ def contents() -> list[str]:
     return [f"{KEYRINGS}/docker.asc", f"{KEYRINGS}/nvidia-container-toolkit.asc"]
 
 
-def files(host: Host) -> list[str]:
+def files() -> list[str]:
     """Files whose state the step must see."""
     return [f"{SOURCES}/docker.sources", f"{SOURCES}/nvidia-container-toolkit.sources", PROXY, *LEFTOVERS]
 

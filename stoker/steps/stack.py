@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Collection
 
 from stoker.facts.state import HostState
-from stoker.render.compose import GATEWAY_DIRECTORY, Service, compose_file, services, stack_directory
-from stoker.render.gateway import Backend, render_gateway
+from stoker.render.compose import Service, compose_file, services, stack_directory
+from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.stack import Stack
@@ -37,7 +37,7 @@ def gateway_files(fleet: Fleet, host: Host, stack: Stack) -> list[File]:
     if stack.gateway is None:
         return []
     directory = f"{stack_directory(host, stack)}/gateway"
-    rendered = render_gateway(stack.gateway, backends(fleet, stack.gateway), GATEWAY_DIRECTORY)
+    rendered = render_gateway(stack.gateway, backends(fleet, stack.gateway))
     return [File(f"{directory}/{name}", text) for name, text in sorted(rendered.items())]
 
 
@@ -64,8 +64,8 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     if stale_gateway and stack.gateway:
         stale = [file for file in stale if file not in gateway] + gateway  # nginx needs the whole set to judge it
         checks.append(
-            f'chmod 755 "$new" "$new"/gateway; docker run --rm --volume "$new"/gateway:{GATEWAY_DIRECTORY}:ro '
-            f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {GATEWAY_DIRECTORY}/{stack.gateway.config_file}"
+            f'chmod 755 "$new" "$new"/gateway; docker run --rm --volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
+            f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {CONFIG_DIRECTORY}/{stack.gateway.config_file}"
         )
     script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))
     return [Action(f"write {', '.join(file.path for file in stale)}", script, stdin)]
@@ -88,7 +88,7 @@ def container_actions(host: Host, stack: Stack, state: HostState, only: Collecti
             container = state.containers.get(service.container)
             if container is not None and container.running:
                 interrupted.append(service.container)
-    orphans = [] if only else _orphans(host, stack, state)
+    orphans = [] if only else _orphans(stack, state)
     found = []
     if orphans:
         found.append(
@@ -168,7 +168,7 @@ def container_reason(service: Service, state: HostState) -> str:
     return ""
 
 
-def _orphans(host: Host, stack: Stack, state: HostState) -> list[str]:
+def _orphans(stack: Stack, state: HostState) -> list[str]:
     described = {instance.name for instance in stack.instances} | (
         {stack.gateway.container} if stack.gateway else set()
     )

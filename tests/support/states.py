@@ -10,7 +10,7 @@ from typing import Any
 
 from stoker.facts.state import SECTION, Container, FileState, Gpu, HostState
 from stoker.ready.stamp import stamp_text
-from stoker.render.compose import GATEWAY_DIRECTORY, compose_file, services
+from stoker.render.compose import compose_file, services
 from stoker.render.gateway import config_identity
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import base, docker, gateway, images, layout, models, ollama, sources, stack, toolkit
@@ -162,7 +162,7 @@ def _answers(fleet: Fleet, host: Host) -> dict[str, str]:
         probe = gateway.probe(entry)
         if probe and entry.gateway:
             backends = stack.backends(fleet, entry.gateway)
-            answers[probe.name] = config_identity(entry.gateway, backends, GATEWAY_DIRECTORY)
+            answers[probe.name] = config_identity(entry.gateway, backends)
     return answers
 
 

@@ -10,7 +10,6 @@ from support.fleet import EMBEDDING, LLM, make_fleet
 
 from stoker.facts.state import Container, Gpu, HostState
 from stoker.ready.stamp import stamp_text
-from stoker.render.compose import GATEWAY_DIRECTORY
 from stoker.render.gateway import config_identity
 from stoker.smoke.containers import Card
 from stoker.status import HostStatus, judge, show, unknown
@@ -30,7 +29,7 @@ def container(name: str, status: str = "running", restarts: int = 0) -> Containe
 def identity() -> str:
     gateway = HOST.stacks[0].gateway
     assert gateway is not None
-    return config_identity(gateway, backends(FLEET, gateway), GATEWAY_DIRECTORY)
+    return config_identity(gateway, backends(FLEET, gateway))
 
 
 READY_STATE = HostState(
