@@ -187,8 +187,9 @@ def test_old_driver_silently_means_the_cpu(tmp_path: Path, library: str) -> None
 
 def test_keep_alive_ends_the_residence(p40: Path, library: str) -> None:
     with running(pulled(p40, library)) as double:
-        embed(double, "x", keep_alive="0.2s")
+        embed(double, "x", keep_alive=-1)
         assert used_mib(p40) > 1500
+        embed(double, "x", keep_alive="0.2s")
         wait_for(lambda: double.get("/api/ps").json() == {"models": []}, "it is unloaded")
         assert used_mib(p40) == 0
 
