@@ -15,7 +15,7 @@ HOST_FAILURES: tuple[Failure, ...] = (
         "no-nvidia-runtime",
         re.compile(r'could not select device driver "?nvidia"?'),
         "Docker has no NVIDIA runtime: the container toolkit is missing, or dockerd was not restarted after it was installed",
-        "run the deploy again without --only (it installs the toolkit and configures Docker); remove Docker from snap if it is there",
+        "deploy again, which installs the toolkit and configures Docker; remove Docker from snap if it is there",
     ),
     Failure(
         "no-cdi-specification",
@@ -51,7 +51,7 @@ HOST_FAILURES: tuple[Failure, ...] = (
         "gpu-lost-in-container",
         re.compile(r"Failed to initialize NVML: Unknown Error"),
         "the container lost its GPU, usually after a systemctl daemon-reload under the systemd cgroup driver",
-        "recreate the container; request GPUs by CDI (Stoker's default), which survives a daemon-reload",
+        "docker restart the container and deploy again; request GPUs by CDI (Stoker's default), which survives a daemon-reload",
     ),
     Failure(
         "gpu-fault",

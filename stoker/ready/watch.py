@@ -216,7 +216,8 @@ class Watch:
         return Diagnosis(
             "time-limit",
             f"no answer within {self._timeout:.0f} s of its start",
-            "see in the log below whether it still gets on; if so, raise the readiness time limit and deploy again",
+            "see in the log below whether it still gets on; if so, deploy again, which goes on waiting (a higher `ready_timeout` in group_data "
+            "starts the engines anew)",
         )
 
     def out_of_time(self, now: float) -> bool:
