@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from smoke_fleet import Rack, rack
@@ -43,12 +46,25 @@ def test_everything_works() -> None:
     assert one.shell.closed
     names = {f"{result.check.subject}: {result.check.name}" for result in report.results}
     assert names == {
-        "box: docker over ssh", "GPU 0: memory", "GPU 1: memory",
+        "box: docker over ssh",
+        "GPU 0: memory",
+        "GPU 1: memory",
         *(f"llama_{i}: {name}" for i in (0, 1) for name in ("container", "GPU", "models", "chat", "longer chat")),
         *(f"bge_0: {name}" for name in ("container", "GPU", "models", "embeddings", "long text", "on the GPU")),
-        *(f"nginx_0: {name}" for name in (
-            "container", "/health", "/v1/models", "/v1/chat/completions llama", "/llama/v1/chat/completions llama", "stream of llama",
-            "spread over llama", "/v1/embeddings bge-m3", "long text by embed")),
+        *(
+            f"nginx_0: {name}"
+            for name in (
+                "container",
+                "/health",
+                "/v1/models",
+                "/v1/chat/completions llama",
+                "/llama/v1/chat/completions llama",
+                "stream of llama",
+                "spread over llama",
+                "/v1/embeddings bge-m3",
+                "long text by embed",
+            )
+        ),
     }
     assert all(result.commands for result in report.results)
 
@@ -68,7 +84,11 @@ def test_a_dead_instance_fails_its_checks_and_the_spread() -> None:
         one.engines["nginx_0"].members = one.engines["nginx_0"].members[:1]
         report = smoked(one)
     assert set(failed(report)) == {
-        "llama_1: container", "llama_1: models", "llama_1: chat", "llama_1: longer chat", "nginx_0: spread over llama",
+        "llama_1: container",
+        "llama_1: models",
+        "llama_1: chat",
+        "llama_1: longer chat",
+        "nginx_0: spread over llama",
     }
     assert "none reached llama_1" in failed(report)["nginx_0: spread over llama"].found
     assert [result.check.name for result in report.of("skip")] == ["GPU"]
@@ -122,7 +142,11 @@ def test_a_restart_during_the_smoke() -> None:
 
         def restart(result: Result) -> None:
             if result.check.name == "chat" and result.check.subject == "llama_0":
-                containers["llama_0"] = {**containers["llama_0"], "State": {"Status": "running", "StartedAt": "t1"}, "RestartCount": 1}
+                containers["llama_0"] = {
+                    **containers["llama_0"],
+                    "State": {"Status": "running", "StartedAt": "t1"},
+                    "RestartCount": 1,
+                }
 
         report = run(one.fleet, checks, restart)
     assert set(failed(report)) == {"llama_0: container"}
@@ -133,7 +157,9 @@ def test_selection() -> None:
         report = smoked(one, Selection(names=frozenset({"llama_0"})))
         assert {result.check.subject for result in report.results} == {"box", "GPU 0", "llama_0"}
         assert len(smoked(one, Selection(hosts=frozenset({"box"}))).results) == len(one.plan().checks)
-        with pytest.raises(NothingToCheck, match=r"no instance or gateway lama_0\. It has: llama_0, llama_1, bge_0, nginx_0"):
+        with pytest.raises(
+            NothingToCheck, match=r"no instance or gateway lama_0\. It has: llama_0, llama_1, bge_0, nginx_0"
+        ):
             plan(one.fleet, {}, Selection(names=frozenset({"lama_0"})))
         with pytest.raises(NothingToCheck, match="no host other"):
             plan(one.fleet, {}, Selection(hosts=frozenset({"other"})))
@@ -144,10 +170,14 @@ def test_an_api_key_is_sent_and_not_shown() -> None:
         report = smoked(one)
     assert report.passed
     assert all("s3cret-value" not in " ".join(result.commands) + result.summary for result in report.results)
-    sent = [headers.get("Authorization") for path, headers, _ in one.engines["llama_0"].requests if path.startswith("/v1")]
+    sent = [
+        headers.get("Authorization") for path, headers, _ in one.engines["llama_0"].requests if path.startswith("/v1")
+    ]
     assert set(sent) == {"Bearer s3cret-value"}
     streams = [headers for _, headers, body in one.engines["nginx_0"].requests if body and body.get("stream")]
-    assert {headers.get("Authorization", headers.get("authorization")) for headers in streams} == {"Bearer s3cret-value"}
+    assert {headers.get("Authorization", headers.get("authorization")) for headers in streams} == {
+        "Bearer s3cret-value"
+    }
 
 
 def test_checks_run_side_by_side() -> None:
@@ -195,7 +225,9 @@ def test_a_spread_that_fails_names_who_failed() -> None:
 
 
 def test_the_gateways_log() -> None:
-    log = '{"id": "1", "member": "a:1, b:2"}\nnot json\n["x"]\n{"id": "2", "member": "c:3"}\n{"id": "3", "member": ""}\n'
+    log = (
+        '{"id": "1", "member": "a:1, b:2"}\nnot json\n["x"]\n{"id": "2", "member": "c:3"}\n{"id": "3", "member": ""}\n'
+    )
     assert answering(log, {"1", "3"}) == {"1": "b:2", "3": ""}
 
 
@@ -208,3 +240,19 @@ def test_a_log_without_our_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(failed(report)) == {"nginx_0: spread over llama"}
     assert "0 of 6 are there" in failed(report)["nginx_0: spread over llama"].found
     assert time.monotonic() - started < 5
+
+
+def test_a_member_that_the_gateway_leaves_out_is_given_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client asked it while it was loading; for 5 s nginx sends it nothing."""
+    rounds = iter([Counter(a=3), Counter(a=2, b=1)])
+    monkeypatch.setattr(spread, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(spread, "_counts", lambda *_: next(rounds))
+    monkeypatch.setattr(spread, "send", lambda load: [Reply(200, "id", "")] * load.count)
+    gateway = SimpleNamespace(container="nginx")
+    entrance = SimpleNamespace(url="http://127.0.0.1", gateway=gateway, host=SimpleNamespace(name="box"))
+    members = [SimpleNamespace(instance=SimpleNamespace(name=name), key=None) for name in ("a", "b")]
+    pool = SimpleNamespace(kind="chat", model="m", name="pool")
+    check = spread.check(
+        cast(Any, entrance), cast(Any, pool), cast(Any, members), cast(Any, SimpleNamespace(shell=None)), 5
+    )
+    assert check.run(Trace()) == "a 2, b 1"
