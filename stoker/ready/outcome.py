@@ -23,7 +23,7 @@ class Verdict(enum.Enum):
 class Outcome:
     """`seconds` from the begin of the wait to the verdict; `progress` is where it stood then.
 
-    `first_answer_seconds` is the time of the real request; `lines` are the last of the container's log.
+    `lines` are the last of the container's log.
     """
 
     target: Target
@@ -33,7 +33,6 @@ class Outcome:
     diagnosis: Diagnosis | None = None
     lines: tuple[str, ...] = ()
     note: str = ""
-    first_answer_seconds: float | None = None
 
     @property
     def ok(self) -> bool:

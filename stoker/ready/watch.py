@@ -58,7 +58,6 @@ class Watch:
         self._lines: tuple[str, ...] = ()
         self._note = ""
         self._history: list[str] = []  # of earlier deaths in this wait
-        self._answer_seconds: float | None = None
 
     # --- what to look at --------------------------------------------------------------------------------------
 
@@ -184,7 +183,6 @@ class Watch:
         judgement = judge(self.target, seen.answer)
         if judgement.wrong is None:
             self._note = judgement.note
-            self._answer_seconds = seen.answer.seconds
             self.stamp = stamp_text(container.id, container.started_at)
             self.progress = Progress(Phase.READY)
             self.verdict, self.ended = Verdict.READY, now
@@ -280,5 +278,4 @@ class Watch:
             None if self.verdict is Verdict.READY else self.diagnosis,
             self._lines,
             "; ".join(filter(None, (self._note, *self._history))),
-            self._answer_seconds,
         )

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stoker.spec.fleet import HostDescription
+from stoker.spec.instance import Instance
 from stoker.spec.settings import Settings
 
 #: In the place of required settings that are wrong. Nothing is deployed by them.
@@ -42,21 +43,36 @@ def settings(data: Mapping[str, object], error: ValidationError) -> tuple[Settin
 def host_description(data: Mapping[str, object], error: ValidationError) -> HostDescription | None:
     """The host's description without the wrong instances and gateways; None when too little is left."""
     left: dict[str, Any] = copy.deepcopy(dict(data))
-    instances: dict[Any, set[Any]] = {}
+    beyond_help: dict[Any, set[Any]] = {}
     for details in error.errors():
         match details["loc"]:
-            case ("stacks", stack, "instances", instance, *_):
-                instances.setdefault(stack, set()).add(instance)
+            case ("stacks", stack, "instances", instance, *field):
+                if not _mend(left["stacks"][stack]["instances"], instance, field):
+                    beyond_help.setdefault(stack, set()).add(instance)
             case ("stacks", int(stack), "gateway", *_):
                 left["stacks"][stack]["gateway"] = None
             case ("gpus", *_):
                 left["gpus"] = _ANY_GPUS
             case (name, *_) if name not in HostDescription.model_fields:
                 left.pop(str(name), None)
-    for stack, numbers in instances.items():
+    for stack, numbers in beyond_help.items():
         kept = [entry for number, entry in enumerate(left["stacks"][stack]["instances"]) if number not in numbers]
         left["stacks"][stack]["instances"] = kept
     try:
         return HostDescription.model_validate(left)
     except ValidationError:
         return None
+
+
+def _mend(instances: Any, number: Any, field: list[Any]) -> bool:
+    """Put something harmless in the place of an instance's wrong field; False where nothing is."""
+    match field:
+        case ["port", *_]:
+            instances[number]["port"] = 65535 - number  # no other instance wants it
+        case ["service" | "image" | "arguments" | "environment" as name, *_]:
+            instances[number].pop(name, None)
+        case [str(name)] if name not in Instance.model_fields:
+            instances[number].pop(name, None)
+        case _:
+            return False
+    return True

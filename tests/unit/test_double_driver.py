@@ -16,13 +16,13 @@ from double_processes import CARD_UUIDS, DOUBLES, environment, make_host, set_fa
 from lab.doubles.driver.cards import gpus_json, read_cards
 
 HOLD = """
-import sys, time
+import signal
 from lab_gpu.accounting import Allocation
 from lab_gpu.machine import read_machine
 held = Allocation(read_machine()["gpus"][0], "python3")
 held.set(1024 * 1024 * 1024)
 print("held", flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 

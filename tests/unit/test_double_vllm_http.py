@@ -16,28 +16,11 @@ from double_processes import (
     Double,
     make_bge,
     make_host,
-    make_model,
     running,
     start_vllm,
     wait_for,
 )
-from double_vllm import CHAT, LLAMA, LONG, metric
-
-
-@pytest.fixture(scope="module")
-def v100(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_host(tmp_path_factory.mktemp("v100"), "V100-32GB")
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture(scope="module")
-def served(v100: Path, llama: Path) -> Any:
-    with running(start_vllm(v100, "serve", str(llama), *LLAMA)) as double:
-        yield double.wait_ready()
+from double_vllm import CHAT, LONG, metric
 
 
 def test_models_health_version_and_unknown_paths(served: Double) -> None:

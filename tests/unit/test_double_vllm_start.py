@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from double_processes import (
@@ -21,22 +20,6 @@ from double_processes import (
     wait_for,
 )
 from double_vllm import LLAMA, ends
-
-
-@pytest.fixture(scope="module")
-def v100(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_host(tmp_path_factory.mktemp("v100"), "V100-32GB")
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture(scope="module")
-def served(v100: Path, llama: Path) -> Any:
-    with running(start_vllm(v100, "serve", str(llama), *LLAMA)) as double:
-        yield double.wait_ready()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from double_processes import (
     make_host,
-    make_model,
     running,
     set_faults,
     start_vllm,
@@ -21,16 +20,6 @@ from double_processes import (
     wait_for,
 )
 from double_vllm import CHAT, LLAMA, LONG, ends, engine_pid, stream_in_thread
-
-
-@pytest.fixture(scope="module")
-def v100(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_host(tmp_path_factory.mktemp("v100"), "V100-32GB")
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "llama")
 
 
 def test_sigterm_aborts_and_exits_0(v100: Path, llama: Path) -> None:

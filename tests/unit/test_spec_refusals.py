@@ -476,6 +476,17 @@ def test_independent_problems_of_the_whole_host_are_told_at_once(tmp_path: Path)
     assert found == [(LLM, "port", "11401"), (LLM, "gpus", "[3]"), (EMBEDDING, "gpus", "[7]")]
 
 
+def test_several_problems_of_one_instance_are_told_at_once(tmp_path: Path) -> None:
+    description = Description.copy(tmp_path)
+    description.edit(LLM, "11405", "114050")
+    description.edit(LLM, '"max-model-len": 16384', '"max-model-length": 16384')
+    found = {(problem.instance, problem.field) for problem in description.problems()}
+    assert found == {
+        ("vllm_qwen_gpu2", "stacks[0].instances[4].port"),
+        ("vllm_qwen_gpu2", "arguments['max-model-length']"),
+    }
+
+
 def test_a_problem_in_an_overlay_is_told_with_the_overlays_file(tmp_path: Path) -> None:
     description = Description.copy(tmp_path)
     description.append("site/all.py", 'mirrors = {"hub": "hf-mirror.com"}\n')

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -126,7 +127,7 @@ class Completions:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Form:
+class Form(ABC):
     """What both forms of an answer share."""
 
     kind, chunk_kind, prefix = "", "", ""
@@ -154,8 +155,9 @@ class Form:
             "usage": usage,
         }
 
+    @abstractmethod
     def choice(self, index: int, text: str, reason: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """One of the answer's choices, in the shape of this endpoint."""
 
     def usage_event(self, produced: int) -> dict[str, Any]:
         """The last chunk, with the token counts."""
