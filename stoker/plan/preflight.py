@@ -33,6 +33,9 @@ CUDA_12_BRANCH = 525
 #: Clocks further apart than this break package signatures and TLS.
 CLOCK_SKEW_SECONDS = 300
 
+#: Left to the system and Docker beside engines that use the machine's own memory.
+SYSTEM_MEMORY_GIB = 1.0
+
 _GIB = 1 << 30
 
 
@@ -69,6 +72,7 @@ def refusals(host: Host, state: HostState, now: int) -> list[Refusal]:
         _ports(host, state),
         _names(host, state),
         _disks(host, state),
+        _memory(host, state),
     )
     return [Refusal(host.name, *reason) for check in checks for reason in check]
 
@@ -277,6 +281,24 @@ def _disks(host: Host, state: HostState) -> Reasons:
                 "make room there, or mount a larger disk",
                 "disk",
             )
+
+
+def _memory(host: Host, state: HostState) -> Reasons:
+    """Engines without a card take the machine's own memory, all of them together."""
+    needs = {
+        instance.name: profile.host_memory.of(instance.environment)
+        for _, instance in host.instances()
+        if (profile := host.profile_of(instance)).host_memory
+    }
+    need, have = sum(needs.values()) + SYSTEM_MEMORY_GIB, state.memory_kib / (1 << 20)
+    if needs and state.memory_kib and have < need:
+        each = ", ".join(f"{name} {gib:.1f}" for name, gib in needs.items())
+        yield (
+            f"it has {have:.1f} GiB of memory, its engines need {need:.1f} ({each}, the system {SYSTEM_MEMORY_GIB:.1f}): "
+            "they are CPU builds",
+            "describe fewer instances, or lower the cache of each by its environment",
+            "host-memory",
+        )
 
 
 def disk_needs(host: Host) -> list[tuple[str, int, str]]:

@@ -37,6 +37,13 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         "rename the file to .yaml (JSON content is valid YAML)",
     ),
     Failure(
+        "shared-memory",
+        # vLLM 0.32.0 for CPU, seen in the lab: its worker is a process of its own, as with tensor parallel.
+        re.compile(r"Insufficient space in /dev/shm for shared-memory allocation: (?P<need>\d+ \w+) required, (?P<free>\d+ \w+) free"),
+        "the engine's processes need {need} of shared memory and the container has {free} free",
+        "set shm_size for the service; Stoker does for tensor parallel and for the profile vllm-cpu: is `profiles` set in group_data?",
+    ),
+    Failure(
         "no-kernel-image",
         re.compile(r"no kernel image is available for execution on the device"),
         "the image has no code for this GPU (vLLM from v0.20.0 on has none for V100)",

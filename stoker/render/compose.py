@@ -48,6 +48,7 @@ class Service:
     healthcheck: tuple[str, ...]
     start_period: int  #: seconds
     stop_grace_seconds: int
+    shared_memory: str = ""  #: size of /dev/shm in Compose's words; empty: Docker's 64 MiB
     configuration: str = ""  #: hash of everything that needs a new container when it changes
 
 
@@ -143,6 +144,7 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
     model = host.model_of(instance)
     assert isinstance(model, HubModel)  # the spec refuses an engine that cannot serve the model
     locks = [part for uuid in uuids for part in ("--lock", f"{LOCKS}/{uuid}.lock")]
+    profile = host.profile_of(instance)
     neighbours = sum(1 for _, other in host.instances() if set(other.gpus) & set(instance.gpus))
     return replace(
         service,
@@ -181,6 +183,7 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
         },
         healthcheck=("CMD", "python3", "-c", _VLLM_HEALTH),
         start_period=host.settings.ready_timeout * neighbours,
+        shared_memory="16gb" if len(uuids) > 1 else profile.shared_memory,
     )
 
 

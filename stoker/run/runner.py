@@ -41,6 +41,7 @@ from stoker.run import interrupt, show
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.run.session import Session, begin
 from stoker.spec.problems import Problem, SpecError
+from stoker.steps import images
 
 
 class Exit(IntEnum):
@@ -226,7 +227,9 @@ def _run(state: State, options: Options, run: Session) -> int:
         return Exit.FAILED
     pending = [operation for operation in build_plan_json(state) if operation["hosts_with_change"]]
     operations = len(state.get_op_order())
-    show.plan(run.planned, [host.name for host in state.inventory if host in state.activated_hosts], operations)
+    names = [host.name for host in state.inventory if host in state.activated_hosts]
+    notes = {name: images.notes(run.fleet.host(name)) for name in names}
+    show.plan(run.planned, names, operations, notes)
     incomplete = Exit.FAILED if unreached else Exit.DONE
     if options.check:
         return Exit.PENDING if pending else incomplete

@@ -16,8 +16,13 @@ from stoker.steps.action import Action
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def plan(planned: Mapping[str, Sequence[Action]], hosts: Sequence[str], operations: int) -> None:
-    """What will be done on each host, in order."""
+def plan(
+    planned: Mapping[str, Sequence[Action]],
+    hosts: Sequence[str],
+    operations: int,
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """What will be done on each host, in order, and ``notes``: what is left out and why."""
     if not any(planned.values()):
         console.print(
             f"[green]No changes[/]: all {operations} operations on {', '.join(hosts)} find what is described."
@@ -30,6 +35,8 @@ def plan(planned: Mapping[str, Sequence[Action]], hosts: Sequence[str], operatio
         for action in actions:
             interrupts = f" [yellow]INTERRUPTS {escape(action.interrupts)}[/]" if action.interrupts else ""
             console.print(f"    - {escape(action.description)}{interrupts}")
+        for note in (notes or {}).get(host, ()):
+            console.print(f"    [dim]{escape(note)}[/]")
 
 
 def refusals(found: Mapping[str, Sequence[Refusal]]) -> None:

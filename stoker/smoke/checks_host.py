@@ -110,9 +110,12 @@ def memory_checks(witness: HostWitness, instances: Sequence[Instance]) -> Iterat
 
 
 def _memory(witness: HostWitness, index: int) -> Check:
-    shares = {instance.name: _share(instance) for _, instance in witness.host.instances() if index in instance.gpus}
+    there = [instance for _, instance in witness.host.instances() if index in instance.gpus]
+    shares = {instance.name: _share(instance) for instance in there if witness.host.profile_of(instance).uses_cards}
 
     def run(trace: Trace) -> str:
+        if not shares:
+            raise CheckSkipped(witness.host.profile_of(there[0]).not_applicable)
         trace.commands.append(witness.usable().line(containers.CARDS_COMMAND))
         card = witness.cards().get(index)
         if card is None:

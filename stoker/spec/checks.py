@@ -102,7 +102,8 @@ def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
     load: dict[int, float] = defaultdict(float)
     for _, instance in host.instances():
         share = instance.arguments.get("gpu-memory-utilization", 0.9)
-        if instance.engine == "vllm" and isinstance(share, int | float) and 0 < share <= 1:
+        uses_card = host.profile_of(instance).uses_cards
+        if instance.engine == "vllm" and uses_card and isinstance(share, int | float) and 0 < share <= 1:
             for gpu in set(instance.gpus):
                 load[gpu] += share
     for gpu, total in sorted(load.items()):

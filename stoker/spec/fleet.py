@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from stoker.spec.base import Spec
 from stoker.spec.instance import Instance
+from stoker.spec.profile import DEFAULTS, PROFILES, Profile
 from stoker.spec.settings import HubModel, OllamaModel, Settings
 from stoker.spec.stack import GpuHardware, Stack
 
@@ -51,6 +52,9 @@ class Host:
 
     def image_of(self, instance: Instance) -> str:
         return instance.image or str(getattr(self.settings.versions, instance.engine))
+
+    def profile_of(self, instance: Instance) -> Profile:
+        return PROFILES[self.settings.profiles.get(instance.engine, DEFAULTS[instance.engine])]
 
     def images(self) -> list[str]:
         """Every image that this host needs, each once."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from stoker.spec import profile
 from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Spec, Url, form
 
 Version = Annotated[str, form(r"^[0-9][0-9A-Za-z.+~:-]*$", "a version that begins with a digit, for instance 28.5.2")]
@@ -159,7 +160,20 @@ class Settings(Spec):
     docker: Docker = Docker()
     nvidia: Nvidia = Nvidia()
     keys: Keys = Keys()
+    #: Engine -> the build of it that the images hold, where it is not the one for NVIDIA cards.
+    profiles: dict[profile.Engine, profile.ProfileName] = {}
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
     ready_timeout: int = Field(default=1800, ge=10, le=86400)
+
+    @field_validator("profiles")
+    @classmethod
+    def _of_that_engine(
+        cls, value: dict[profile.Engine, profile.ProfileName]
+    ) -> dict[profile.Engine, profile.ProfileName]:
+        for engine, name in value.items():
+            if profile.PROFILES[name].engine != engine:
+                fitting = ", ".join(key for key, one in profile.PROFILES.items() if one.engine == engine)
+                raise ValueError(f"{name} is no profile of {engine}; write one of {fitting}")
+        return value

@@ -46,6 +46,9 @@ OURS = {
     "api-key": "an argument shows in the process list",
 }
 
+#: Switches that v0.19.1 refuses to start with unless another argument is there too.
+NEEDS = {"enable-auto-tool-choice": "tool-call-parser", "enable-log-outputs": "enable-log-requests"}
+
 
 Finding = tuple[str, str, str]
 
@@ -61,7 +64,21 @@ def problems_of(arguments: Mapping[str, Argument], version: str) -> list[Finding
     if utilization is not None and not (isinstance(utilization, int | float) and 0 < utilization <= 1):
         reason = "it is a share of the GPU's memory, above 0 and at most 1"
         found.append(("gpu-memory-utilization", reason, "write 0.9 for 90 %"))
+    if version == known()["version"]:
+        found += _together(arguments)
     return found
+
+
+def _together(arguments: Mapping[str, Argument]) -> Iterator[Finding]:
+    """Arguments that are right by themselves, but not beside or without another one."""
+    for name, other in NEEDS.items():
+        if arguments.get(name) is True and not arguments.get(other):
+            yield name, f"vLLM does not start with it alone: it needs --{other}", f"add {other!r}, or remove {name!r}"
+    for name, value in arguments.items():
+        whole = name.partition(".")[0]
+        if name != whole and value is not None and arguments.get(whole) is not None:
+            reason = f"vLLM would take this and forget everything in {whole!r}"
+            yield name, reason, f"write all keys in {whole!r}, or each as '{whole}.KEY'"
 
 
 def _problem(name: str, value: Argument, version: str) -> Iterator[Finding]:
@@ -78,18 +95,22 @@ def _problem(name: str, value: Argument, version: str) -> Iterator[Finding]:
     elif plain == "config" and not str(value).endswith((".yaml", ".yml")):
         reason = "vLLM reads a configuration file only when its name ends in .yaml or .yml"
         yield name, reason, "convert it to YAML, or better write its keys as arguments here"
+    elif plain.startswith("no-") and value is False:
+        yield name, "it turns a switch off, and False turns that around", f"write {plain[3:]!r}: True"
     elif version == known()["version"]:
-        yield from _against_parser(plain, None if dot else value)
+        yield from _against_parser(name, plain, value, dotted=bool(dot))
 
 
-def _against_parser(name: str, value: Argument) -> Iterator[Finding]:
-    accepted: Mapping[str, str | list[str]] = known()["arguments"]
-    kind = accepted.get(name)
+def _against_parser(name: str, plain: str, value: Argument, dotted: bool) -> Iterator[Finding]:
+    accepted: Mapping[str, str | list[str | int]] = known()["arguments"]
+    kind = accepted.get(plain)
     if kind is None:
-        close = difflib.get_close_matches(name, accepted, n=1)
+        close = difflib.get_close_matches(plain, accepted, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "remove it"
-        yield name, f"vLLM v{known()['version']} has no --{name}", remedy
-    elif value is None:
+        yield name, f"vLLM v{known()['version']} has no --{plain}", remedy
+    elif dotted and kind != "text":
+        yield name, f"--{plain} has no keys", f"write {plain!r}"
+    elif value is None or dotted:
         return
     elif kind == "flag" and not isinstance(value, bool):
         yield name, "it is a switch and takes no value", "write True or False"
@@ -97,8 +118,11 @@ def _against_parser(name: str, value: Argument) -> Iterator[Finding]:
         isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float)
     ):
         yield name, f"it is a {type(value).__name__}", "write a whole number" if kind == "int" else "write a number"
-    elif isinstance(kind, list) and value not in kind:
-        yield name, f"it must be one of {', '.join(kind)}", "write one of these"
+    elif kind == "text" and isinstance(value, bool):
+        yield name, "it is no switch, it takes a value", "write the value"
+    # True == 1 and 16.0 == 16 in Python, but not on a command line.
+    elif isinstance(kind, list) and (value not in kind or type(value) is not type(kind[0])):
+        yield name, f"it must be one of {', '.join(map(str, kind))}", "write one of these"
 
 
 @functools.cache
@@ -111,15 +135,22 @@ def known() -> Mapping[str, Any]:
 
 
 def to_argv(arguments: Mapping[str, Argument]) -> list[str]:
-    """The arguments as a command line: True is a bare flag, False its ``--no-`` form, None leaves it out."""
-    argv: list[str] = []
-    for name, value in arguments.items():
-        if value is None:
-            continue
-        if value is True:
-            argv.append(f"--{name}")
-        elif value is False:
-            argv.append(f"--no-{name}")
-        else:
-            argv += [f"--{name}", str(value)]
-    return argv
+    """The arguments as a command line: True is a bare flag, False its ``--no-`` form, None leaves it out.
+
+    The key of a JSON argument (``a.b``) always has a value, which vLLM reads as JSON: there True is ``true``.
+    """
+    return [word for name, value in arguments.items() if value is not None for word in _words(name, value)]
+
+
+def _words(name: str, value: str | int | float | bool) -> list[str]:
+    if isinstance(value, bool) and "." not in name:
+        return [f"--{name}"] if value else _off(name)
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    # With a dash in front the parser would take the value for an option.
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def _off(name: str) -> list[str]:
+    """Some switches can only be turned on, and are off when they are not there: vLLM knows no ``--no-headless``."""
+    kinds: Mapping[str, str | list[str | int]] = known()["arguments"]
+    return [] if kinds.get(name) == "flag" and f"no-{name}" not in kinds else [f"--no-{name}"]

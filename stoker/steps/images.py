@@ -40,7 +40,22 @@ def actions(host: Host, state: HostState) -> list[Action]:
 
 def engine_images(host: Host) -> dict[str, str]:
     """Image -> engine, for every image that uses a card."""
-    return {host.image_of(instance): instance.engine for _, instance in host.instances()}
+    return {
+        host.image_of(instance): instance.engine
+        for _, instance in host.instances()
+        if host.profile_of(instance).uses_cards
+    }
+
+
+def notes(host: Host) -> list[str]:
+    """What is not proved, and why: one line for each image."""
+    return [
+        f"no proof that {image} computes on a card: {reason}"
+        for image, reason in {
+            host.image_of(instance): host.profile_of(instance).not_applicable for _, instance in host.instances()
+        }.items()
+        if reason
+    ]
 
 
 def proof_path(engine: str, image: str) -> str:

@@ -199,6 +199,7 @@ def probe_output(state: HostState) -> str:
         **{f"content {path}": text.split("\n") for path, text in state.contents.items()},
         "units": [f"{unit}\t{words}" for unit, words in state.units.items()],
         "gpus": [*map(_smi_row(state), state.gpus), "rc=0"] if state.gpus else [state.gpu_error, "rc=9"],
+        "memory": [str(state.memory_kib)],
         "listeners": [
             f'LISTEN 0 128 0.0.0.0:{one.port} 0.0.0.0:* users:(("{one.process}"))' for one in state.listeners
         ],

@@ -34,7 +34,7 @@ def test_same_verdict_same_words(command_line: Any, case: dict[str, Any], capsys
         code = int(end.code or 0)
         found = re.search(r"^vllm[^\n]*: error: [\s\S]*", capsys.readouterr().err, re.MULTILINE)
         text = found.group(0).strip() if found else ""
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, IndexError) as error:
         code, text = 1, f"{type(error).__name__}: {error}"
     assert (code, re.sub(r" at 0x[0-9a-f]+>", ">", text)) == (case["code"], case["text"])
 

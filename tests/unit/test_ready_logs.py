@@ -112,6 +112,13 @@ def test_ollama_phases() -> None:
 CASES: list[tuple[str, str, str, str]] = [
     ("vllm", "vllm: error: unrecognized arguments: --task=embed", "unknown-argument", "--runner pooling"),
     ("vllm", "vllm serve: error: argument --block-size: invalid int value: 'x'", "unknown-argument", "--block-size"),
+    (
+        "vllm",
+        "RuntimeError: Insufficient space in /dev/shm for shared-memory allocation: 160 MiB required, 64 MiB free. "
+        "Increase /dev/shm (e.g. --shm-size or --ipc=host).",
+        "shared-memory",
+        "profiles",
+    ),
     ("vllm", "ValueError: Config file must be of a yaml/yml type. json supplied", "config-not-yaml", ".yaml"),
     (
         "vllm",

@@ -24,6 +24,7 @@ def test_the_list_is_that_of_the_released_parser() -> None:
     ("name", "value", "reason", "remedy"),
     [
         ("max-model-length", 8192, "has no --max-model-length", "did you mean 'max-model-len'?"),
+        ("max-model-length.x", 8192, "has no --max-model-length", "did you mean 'max-model-len'?"),
         ("enforce-eager", "yes", "is a switch", "True or False"),
         ("max-num-seqs", "16", "it is a str", "a whole number"),
         ("max-num-seqs", True, "it is a bool", "a whole number"),
@@ -32,6 +33,15 @@ def test_the_list_is_that_of_the_released_parser() -> None:
         ("max_model_len", 8192, "without dashes in front and with -", "'max-model-len'"),
         ("config", "/config/vllm.json", ".yaml", "YAML"),
         ("gpu-memory-utilization", 45, "above 0 and at most 1", "0.9"),
+        ("quantization", True, "it takes a value", "write the value"),
+        ("chat-template", False, "it takes a value", "write the value"),
+        ("max-lora-rank", 3, "must be one of 1, 8, 16", "one of these"),
+        ("max-lora-rank", True, "must be one of 1, 8, 16", "one of these"),
+        ("max-lora-rank", 16.0, "must be one of 1, 8, 16", "one of these"),
+        ("dtype.kind", "half", "--dtype has no keys", "'dtype'"),
+        ("no-enforce-eager", False, "turns that around", "'enforce-eager': True"),
+        ("enable-auto-tool-choice", True, "needs --tool-call-parser", "add 'tool-call-parser'"),
+        ("enable-log-outputs", True, "needs --enable-log-requests", "add 'enable-log-requests'"),
     ],
 )
 def test_what_it_would_refuse_is_refused_before(name: str, value: vllm.Argument, reason: str, remedy: str) -> None:
@@ -51,6 +61,44 @@ def test_another_version_is_judged_only_by_what_is_known_of_it() -> None:
 )
 def test_what_it_accepts_passes(name: str) -> None:
     assert vllm.problems_of({name: 5}, "0.19.1") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"enforce-eager": True}, ["--enforce-eager"]),
+        ({"enforce-eager": False}, ["--no-enforce-eager"]),
+        ({"no-enforce-eager": True}, ["--no-enforce-eager"]),
+        ({"headless": True}, ["--headless"]),
+        # There is no --no-headless, and off is what it is without being named.
+        ({"headless": False, "seed": 1}, ["--seed", "1"]),
+        ({"new-in-0-21": False}, ["--no-new-in-0-21"]),
+        ({"seed": None}, []),
+        # A key without a value would take the next word for its value.
+        ({"default-chat-template-kwargs.think": False}, ["--default-chat-template-kwargs.think", "false"]),
+        ({"compilation-config.x.y": True}, ["--compilation-config.x.y", "true"]),
+        ({"max-model-len": -1}, ["--max-model-len=-1"]),
+        ({"cpu-offload-gb": -0.5}, ["--cpu-offload-gb=-0.5"]),
+        ({"response-role": "-x"}, ["--response-role=-x"]),
+        ({"response-role": ""}, ["--response-role", ""]),
+    ],
+    ids=str,
+)
+def test_the_words_of_the_command_line(arguments: dict[str, vllm.Argument], words: list[str]) -> None:
+    assert vllm.to_argv(arguments) == words
+
+
+def test_what_goes_together_passes() -> None:
+    both = {"enable-auto-tool-choice": True, "tool-call-parser": "hermes", "enable-log-outputs": False}
+    assert vllm.problems_of(both, "0.19.1") == []
+
+
+def test_a_json_argument_is_written_in_one_way() -> None:
+    both = {"compilation-config": '{"mode": 3}', "compilation-config.cudagraph_mode": "NONE"}
+    ((found, why, do),) = vllm.problems_of(both, "0.19.1")
+    assert found == "compilation-config.cudagraph_mode"
+    assert "forget everything in 'compilation-config'" in why
+    assert "'compilation-config.KEY'" in do
 
 
 def test_several_gpus_need_as_many_ranks(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def table(*hosts: HostStatus) -> str:
 
 
 def test_the_table_says_what_is_simulated_and_is_not_broken_into_lines() -> None:
-    text = table(judge(FLEET, HOST, READY_STATE, CARDS, simulated=True))
+    text = table(judge(FLEET, HOST, READY_STATE, CARDS, simulated="GPUs and engines are simulated"))
     lines = text.splitlines()
     assert len(lines) == 6
     assert "GPUs and engines are simulated" in lines[1]

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Write arguments.json: every argument that `vllm serve` of a released vLLM takes, from the release's own parser.
 
-Run it with the Python of a virtual environment in which that release's Python files can be imported (its requirements with a CPU build
-of torch are enough; no GPU, no compiled vLLM code is needed), once for each version the lab imitates:
+Run it with the Python (3.11) of an environment in which that release's Python files can be imported: that of the lab's real vLLM for
+CPU will do, no GPU and no compiled vLLM code is needed. The result does not depend on the versions of the other packages.
 
-    pip download vllm==0.19.1 --no-deps && unzip vllm-0.19.1-*.whl -d release
-    PYTHONPATH=release VLLM_LOGGING_STREAM=ext://sys.stderr python extract_arguments.py > lab_vllm/arguments.json
+    PYTHONPATH=$(python3 -m lab.real.released 0.19.1 CACHE) python extract_arguments.py > lab_vllm/arguments.json
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import sys
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 
 def main() -> int:

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Record what the released vLLM's own command line says to the command lines in recorded_cli.json, and write the file anew.
 
-Runs in the environment that extract_arguments.py describes; nothing is served, the commands end after parsing and validation.
+Runs in the environment that extract_arguments.py describes; nothing is served, the commands end after parsing and validation. A new
+case is written into the file by hand, as {"arguments": [...]}. Without a file name the cases come from stdin and the record goes to stdout.
 
-    PYTHONPATH=release python record_cli.py recorded_cli.json
+    PYTHONPATH=$(python3 -m lab.real.released 0.19.1 CACHE) python record_cli.py recorded_cli.json
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
 
 
 def main() -> int:
-    """Rewrite the file named on the command line; returns 0."""
+    """Rewrite the file named on the command line, or answer on stdout; returns 0."""
     import vllm.platforms
 
     vllm.platforms.current_platform.device_type = "cuda"
@@ -30,10 +31,14 @@ def main() -> int:
     from vllm.entrypoints.cli import serve
 
     serve.ServeSubcommand.cmd = staticmethod(lambda arguments: None)
-    path = Path(sys.argv[1])
-    cases = [case["arguments"] for case in json.loads(path.read_text(encoding="utf-8"))]
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    cases = [case["arguments"] for case in json.loads(path.read_text(encoding="utf-8") if path else sys.stdin.read())]
     lines = [json.dumps(outcome(command.main, arguments)) for arguments in cases]
-    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    record = "[\n" + ",\n".join(lines) + "\n]\n"
+    if path:
+        path.write_text(record, encoding="utf-8")
+    else:
+        sys.stdout.write(record)
     return 0
 
 
