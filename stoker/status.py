@@ -60,7 +60,8 @@ _SIMULATED = {
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """One instance. ``gpu_memory_mib`` is used and total of each of its cards, neighbours on the card included."""
+    """One instance. ``gpu_memory_mib`` is used and total of each of its cards, neighbours on the card included; None when it
+    uses none."""
 
     name: str
     gpus: tuple[int, ...]
@@ -68,7 +69,7 @@ class InstanceStatus:
     model: str
     container: str
     health: Health
-    gpu_memory_mib: tuple[tuple[int, int], ...]
+    gpu_memory_mib: tuple[tuple[int, int], ...] | None
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,9 @@ def _instance(host: Host, instance: Instance, state: HostState, by_index: Mappin
         stamp = state.contents.get(f"{READY}/{instance.name}", "")
         proven = is_proven(container.id, container.started_at, stamp)
         health = "silent" if state.answers.get(instance.name) != "200" else "ready" if proven else "unproven"
-    uses_cards = host.profile_of(instance).uses_cards
-    memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if uses_cards and (card := by_index.get(index)))
+    memory = None
+    if host.profile_of(instance).uses_cards:
+        memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if (card := by_index.get(index)))
     url = base_url(host.address, instance.port)
     return InstanceStatus(instance.name, instance.gpus, url, instance.model, _container(container), health, memory)
 
@@ -250,10 +252,13 @@ def show(hosts: Sequence[HostStatus], console: Console) -> None:
 def _rows(host: HostStatus) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for instance in host.instances:
-        memory = ", ".join(f"{used / 1024:.1f} of {total / 1024:.1f} GiB" for used, total in instance.gpu_memory_mib)
+        memory = "-"
+        if instance.gpu_memory_mib is not None:
+            shown = (f"{used / 1024:.1f} of {total / 1024:.1f} GiB" for used, total in instance.gpu_memory_mib)
+            memory = ", ".join(shown) or "?"
         gpus = ",".join(map(str, instance.gpus))
         rows.append(
-            (instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory or "?")
+            (instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory)
         )
     for gateway in host.gateways:
         rows.append((gateway.name, "-", gateway.url, ", ".join(gateway.models), gateway.container, gateway.health, "-"))

@@ -37,6 +37,8 @@ DOUBLES = PROJECT / "lab/doubles"
 REAL = PROJECT / "lab/real"
 VLLM, LLAMA = "engine-vllm-cpu", "engine-llama-server"
 """Parts of the real engines: vLLM for CPU, which the demonstration deploys, and llama.cpp's server, which only tests use."""
+IMAGE_KEYS = ("name", "tags", "environment")
+"""Of an engine's settings, what decides about its image and not about the files in it."""
 PROGRAMS = {
     "gpg": "gnupg",
     "dpkg-deb": "dpkg",
@@ -139,7 +141,9 @@ class Internet:
                     ("image-base",),
                 )
             )
+        image_settings = [table["images"]]
         if real:
+            image_settings.append({key: settings.engine("vllm-cpu")[key] for key in IMAGE_KEYS})
             parts += self._real_parts((*image_code, modules["wheels"]))
         return [
             *parts,
@@ -147,7 +151,7 @@ class Internet:
                 "registry",
                 self._registry,
                 (modules["registry"], *DOUBLES.glob("*/image.json")),
-                _text(table["images"]),
+                _text(*image_settings),
                 ("image-base", "image-nginx", "image-vllm", "image-ollama", *([VLLM] if real else [])),
                 {"registry": "."},
             ),
@@ -166,7 +170,7 @@ class Internet:
                 VLLM,
                 self._vllm_cpu,
                 (*code, REAL / "vllm_cpu.py", REAL / vllm_cpu.REQUIREMENTS),
-                _text(settings.engine("vllm-cpu")),
+                _text({key: value for key, value in settings.engine("vllm-cpu").items() if key not in IMAGE_KEYS}),
                 links={"engines/vllm-cpu": "."},
             ),
             Part("models-tiny", self._tiny_models, (PROJECT / "lab/models/tiny.py",), needs=(VLLM,)),

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from lab.doubles.driver.cards import gpus_json
-from lab.machines import access, content, daemon, images, network
+from lab.machines import access, content, daemon, idle, images, network
 from lab.machines.config import CONTAINER_PREFIX, Lab, Machine
 from lab.machines.errors import LabError
 from lab.machines.paths import STATE
@@ -65,6 +65,8 @@ def start(lab: Lab, machine: Machine) -> None:
     """
     daemon.docker("start", machine.container, what=f"starting {machine.name}")
     network.attach(lab.network, machine, pid(machine))
+    if machine.kind == "gpu":
+        idle.make_idle(pid(machine), _container_id(machine))
     end = time.monotonic() + BOOT_SECONDS
     # Asked again and again: `is-system-running --wait`, started this early, sometimes misses the end of the boot and sits there.
     if not wait_until(lambda: system_state(machine) in ("running", "degraded"), BOOT_SECONDS):
@@ -144,11 +146,14 @@ def _record(machine: Machine) -> Path:
     return STATE / "machines" / machine.name
 
 
+def _container_id(machine: Machine) -> str:
+    return daemon.docker("inspect", "--format", "{{.Id}}", machine.container).stdout.strip()
+
+
 def _mark_complete(machine: Machine) -> None:
-    identity = daemon.docker("inspect", "--format", "{{.Id}}", machine.container).stdout.strip()
     record = _record(machine)
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(identity)
+    record.write_text(_container_id(machine))
 
 
 def _identity(lab: Lab, machine: Machine) -> bytes:

@@ -1,4 +1,4 @@
-"""vLLM's log: which phase a start is in. Lines as printed by vLLM 0.19.1 (and 0.11 to 0.20, as far as they agree)."""
+"""vLLM's log: which phase a start is in. Lines as printed by vLLM 0.19.1 (and 0.11 to 0.20, as far as they agree), and by 0.32.0 for CPU."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ _MARKS: Sequence[tuple[re.Pattern[str], _Detail]] = (
     ),
     (re.compile(r"Directly load the compiled graph"), _plain(Phase.COMPILING, "taken from the cache")),
     (re.compile(r"torch\.compile takes? |torch\.compile took"), _plain(Phase.COMPILING)),
+    # The build for CPUs has words of its own for compiling and for its cache (seen in 0.32.0).
+    (re.compile(r"Warming up model for the compilation|Warming up done"), _plain(Phase.COMPILING)),
     (re.compile(r"Initial profiling/warmup run took|Estimated CUDA graph memory:"), _plain(Phase.PROFILING)),
     (re.compile(r"Available KV cache memory: ([\d.]+ GiB)"), _plain(Phase.KV_CACHE, r"\1")),
-    (re.compile(r"GPU KV cache size: ([\d,]+ tokens)"), _plain(Phase.KV_CACHE, r"\1")),
+    (re.compile(r"[GC]PU KV cache size: ([\d,]+ tokens)"), _plain(Phase.KV_CACHE, r"\1")),
     (
         re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+x)"),
         _plain(Phase.KV_CACHE, r"room for \1"),

@@ -90,7 +90,7 @@ def test_a_profile_of_another_engine_is_refused() -> None:
     def change(data: Data) -> None:
         data["all"]["profiles"] = {"vllm": "ollama-cuda"}
 
-    with pytest.raises(SpecError, match="ollama-cuda is no profile of vllm\n.*write one of vllm-cuda, vllm-cpu"):
+    with pytest.raises(SpecError, match=r"ollama-cuda is no profile of vllm\n.*write one of vllm-cuda, vllm-cpu"):
         fleet_and_host("llm", change)
 
 
@@ -110,7 +110,7 @@ def test_status_shows_no_memory_of_a_card() -> None:
     fleet, host = fleet_and_host("llm", on_cpu)
     cards = {index: Card(index, f"GPU-{index}", 10, 32768) for index in range(3)}
     found = judge(fleet, host, converged(fleet, host), cards)
-    assert [entry.gpu_memory_mib for entry in found.instances] == [()] * 5
+    assert [entry.gpu_memory_mib for entry in found.instances] == [None] * 5
 
 
 def test_a_cpu_build_gets_shared_memory_and_a_card_build_does_not() -> None:
@@ -119,3 +119,4 @@ def test_a_cpu_build_gets_shared_memory_and_a_card_build_does_not() -> None:
         compose = yaml.safe_load(compose_file(host, host.stacks[0], {0: "GPU-0", 1: "GPU-1", 2: "GPU-2"}))
         found = {entry.get("shm_size") for name, entry in compose["services"].items() if name != "nginx"}
         assert found == size
+

@@ -114,7 +114,9 @@ def test_a_stream_that_is_collected_each_time() -> None:
         one.engines["nginx_0"].pause = None
         report = smoked(one)
     assert set(failed(report)) == {"nginx_0: stream of llama"}
-    assert sum(1 for _, _, body in one.engines["nginx_0"].requests if body and body.get("stream")) == 3
+    streams = [body for _, _, body in one.engines["nginx_0"].requests if body and body.get("stream")]
+    # A small model may write the first before anybody reads; a proxy that collects does it with the long ones too.
+    assert [body["max_tokens"] for body in streams] == [64, 256, 1024]
 
 
 def test_cut_texts() -> None:
