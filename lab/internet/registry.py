@@ -143,7 +143,8 @@ def _zstd(target: _HashingWriter) -> Iterator[Any]:
     with subprocess.Popen(
         ["zstd", "-q", "-1", "-T0", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as program, ThreadPoolExecutor(1) as reader:
-        assert program.stdin is not None and program.stdout is not None
+        assert program.stdin is not None
+        assert program.stdout is not None
         done = reader.submit(shutil.copyfileobj, program.stdout, target)
         try:
             yield program.stdin

@@ -20,7 +20,7 @@ PLATFORMS = (
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def _python_with_pip() -> str:
+def python_with_pip() -> str:
     """The project's virtual environment has pip; the machine's own Python may not."""
     for candidate in (PROJECT / ".venv/bin/python", Path(sys.executable)):
         try:
@@ -44,7 +44,7 @@ def download(requirements: Sequence[str], cache: Path, python: str, find_links: 
         platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
         run(
             [
-                _python_with_pip(),
+                python_with_pip(),
                 "-m",
                 "pip",
                 "download",

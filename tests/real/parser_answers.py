@@ -31,9 +31,9 @@ class Answer:
     verdicts: Mapping[str, Verdict]
 
 
-def ask(python: Sequence[str], released: str | Path, lines: Mapping[str, Sequence[str]]) -> Answer:
-    """The verdict on each line (`["serve", ...]`) by name."""
-    text = run_program(python, PROJECT / "lab/real/parse_commands.py", released=released, stdin=json.dumps(lines))
+def ask(released: Path | None, lines: Mapping[str, Sequence[str]]) -> Answer:
+    """The verdict on each line (`["serve", ...]`) by name, of the released parser or of the installed one."""
+    text = run_program(PROJECT / "lab/real/parse_commands.py", released=released, stdin=json.dumps(lines))
     answer = json.loads(text)
     assert set(answer["results"]) == set(lines)
     verdicts = {

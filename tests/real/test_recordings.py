@@ -17,17 +17,17 @@ ARGUMENTS = VLLM / "lab_vllm/arguments.json"
 RECORDED = VLLM / "recorded_cli.json"
 
 
-def test_the_arguments_of_the_double_and_of_the_description(engine_python: list[str], released: Path) -> None:
-    made = run_program(engine_python, VLLM / "extract_arguments.py", released=released)
+def test_the_arguments_of_the_double_and_of_the_description(released: Path) -> None:
+    made = run_program(VLLM / "extract_arguments.py", released=released)
     assert made == ARGUMENTS.read_text(encoding="utf-8")
     allowed = runpy.run_path(str(PROJECT / "scripts/vllm-arguments"), run_name="imported")["allowed"]()
     assert allowed == vllm.known()
 
 
-def test_what_it_says_to_command_lines(engine_python: list[str], released: Path) -> None:
+def test_what_it_says_to_command_lines(released: Path) -> None:
     # Only the questions go there; an answer that stood in the file could not come back.
     cases = [{"arguments": case["arguments"]} for case in json.loads(RECORDED.read_text(encoding="utf-8"))]
-    made = run_program(engine_python, VLLM / "record_cli.py", released=released, stdin=json.dumps(cases))
+    made = run_program(VLLM / "record_cli.py", released=released, stdin=json.dumps(cases))
     assert made == RECORDED.read_text(encoding="utf-8")
 
 

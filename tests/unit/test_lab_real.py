@@ -109,7 +109,7 @@ def test_a_wheel_for_another_python_does_not_count(tmp_path: Path, monkeypatch: 
     for name in ("a-1.0-cp313-cp313-linux_x86_64.whl", "b-1.0-py3-none-any.whl", "c-1.0-cp38-abi3-linux_x86_64.whl"):
         (tmp_path / name).touch()
     asked: list[str] = []
-    monkeypatch.setattr("lab.internet.wheels._python_with_pip", lambda: "python3")
+    monkeypatch.setattr("lab.internet.wheels.python_with_pip", lambda: "python3")
     monkeypatch.setattr("lab.internet.wheels.run", lambda argv: asked.extend(map(str, argv)))
     found = download(["a==1.0", "b==1.0", "c==1.0"], tmp_path, "3.11", find_links="/wheels")
     assert [file.name[0] for file in found] == ["b", "c"]
