@@ -6,7 +6,7 @@ STOKER = .venv/bin/stoker
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-real test test-unit test-faults lint deploy check smoke status lab-up lab-down env lock bench clean machine
+.PHONY: help demo demo-real test test-unit test-faults test-real lint deploy check smoke status lab-up lab-down env lock bench clean machine
 
 help: ## list the targets
 	@echo "make TARGET [INVENTORY=fleets/mine/inventory.py] [ARGS='--limit 192.168.31.10']"
@@ -26,6 +26,10 @@ test-unit: machine env ## tests that need no hosts (root)
 
 test-faults: machine env ## tests that break something in the lab on purpose (root; starts the lab)
 	@scripts/test faults
+
+test-real: env ## tests on real engines: vLLM and others on the CPU, and the pinned release's own parser (root; 16 GB of memory)
+	@scripts/check-machine --real
+	@scripts/test real
 
 lint: env ## ruff, and mypy on stoker/
 	@.venv/bin/ruff check .

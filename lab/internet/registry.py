@@ -140,9 +140,10 @@ def _gzip(target: _HashingWriter) -> Iterator[Any]:
 @contextmanager
 def _zstd(target: _HashingWriter) -> Iterator[Any]:
     """The zstd program on all cores. Its output does not depend on their number."""
-    with subprocess.Popen(
-        ["zstd", "-q", "-1", "-T0", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as program, ThreadPoolExecutor(1) as reader:
+    with (
+        subprocess.Popen(["zstd", "-q", "-1", "-T0", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program,
+        ThreadPoolExecutor(1) as reader,
+    ):
         assert program.stdin is not None
         assert program.stdout is not None
         done = reader.submit(shutil.copyfileobj, program.stdout, target)

@@ -83,7 +83,16 @@ def _source(cache: Path) -> Path:
     # PYTHONPATH instead of making an environment with compilers for it.
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         run([*pip, "install", "--quiet", "--target", f"{temporary}/backend", BACKEND])
-        download = ["download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", PACKAGE, "--dest", temporary]
+        download = [
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-binary",
+            PACKAGE,
+            "--dest",
+            temporary,
+        ]
         run([*pip, *download, f"{PACKAGE}=={VERSION}"], env={"PYTHONPATH": f"{temporary}/backend"})
         next(Path(temporary).glob("*.tar.gz")).rename(archive)
     return archive

@@ -204,11 +204,13 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         "model-not-found",
         re.compile(
             r"Invalid repository ID or local directory specified: '?(?P<path>[^'\n]+?)'?(?:\.|$)|"
-            r"(?P<path2>\S+) does not appear to have a file named (?P<file>\S+?)\.(?:\s|$)|No such file or directory: '(?P<path3>\S*config\.json)'"
+            r"(?P<path2>\S+) does not appear to have a file named (?P<file>\S+?)\.(?:\s|$)|No such file or directory: '(?P<path3>\S*config\.json)'|"
+            # With HF_HUB_OFFLINE, as Stoker sets it, a path that is not there is taken for a repository (0.19.1, 0.32.0; huggingface_hub 0.36).
+            r"HFValidationError: Repo id must .*?: '(?P<path4>/[^']+)'"
         ),
         "there is no usable model at {which}",
         "check the instance's model and the mounted directory; deploy again to fetch and verify the files",
-        numbers=lambda got: {"which": got["path"] or got["path2"] or got["path3"]},
+        numbers=lambda got: {"which": got["path"] or got["path2"] or got["path3"] or got["path4"]},
     ),
     Failure(
         "model-not-supported",

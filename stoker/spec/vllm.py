@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Annotated, Any
@@ -44,6 +45,7 @@ OURS = {
     "host": "the engine listens inside its container; publish it with the instance's field `port`",
     "port": "the engine listens inside its container; publish it with the instance's field `port`",
     "api-key": "an argument shows in the process list",
+    "hf-token": "it would show in the process list, and models are fetched before: name its variable by `keys` in group_data/all.py",
 }
 
 #: Switches that v0.19.1 refuses to start with unless another argument is there too.
@@ -108,7 +110,7 @@ def _against_parser(name: str, plain: str, value: Argument, dotted: bool) -> Ite
         close = difflib.get_close_matches(plain, accepted, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "remove it"
         yield name, f"vLLM v{known()['version']} has no --{plain}", remedy
-    elif dotted and kind != "text":
+    elif dotted and kind not in ("text", "json"):
         yield name, f"--{plain} has no keys", f"write {plain!r}"
     elif value is None or dotted:
         return
@@ -118,11 +120,33 @@ def _against_parser(name: str, plain: str, value: Argument, dotted: bool) -> Ite
         isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float)
     ):
         yield name, f"it is a {type(value).__name__}", "write a whole number" if kind == "int" else "write a number"
-    elif kind == "text" and isinstance(value, bool):
+    elif kind not in ("flag", "int", "float") and isinstance(kind, str) and isinstance(value, bool):
         yield name, "it is no switch, it takes a value", "write the value"
+    elif kind in ("size", "size or auto") and not _is_size(value, auto=kind != "size"):
+        yield (
+            name,
+            "it is no size",
+            "write a whole number, or one with k, m, g, t (thousands) or K, M, G, T (powers of 1024)",
+        )
+    elif kind == "json" and not _is_json(value):
+        yield name, "it is no JSON", """write JSON as text: '{"key": "value"}', or one key as 'NAME.key'"""
     # True == 1 and 16.0 == 16 in Python, but not on a command line.
     elif isinstance(kind, list) and (value not in kind or type(value) is not type(kind[0])):
         yield name, f"it must be one of {', '.join(map(str, kind))}", "write one of these"
+
+
+def _is_size(value: object, auto: bool) -> bool:
+    """As v0.19.1 reads 8192, "8k" (8000), "8K" (8192) and "25.6k"; decimals only of thousands."""
+    text = str(value).strip()
+    return bool(re.fullmatch(r"\d+[KMGT]?|\d+(\.\d+)?[kmgt]", text)) or (auto and text.lower() in ("auto", "-1"))
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.loads(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 @functools.cache

@@ -134,7 +134,11 @@ def _difference(expected: Any, observed: Any, path: str = "") -> str:
     if pair and len(expected) == len(observed):
         places = [place for place in range(len(expected)) if not same(expected[place], observed[place])]
         return "\n".join(_difference(expected[place], observed[place], f"{path}[{place}]") for place in places)
-    lines = [f"  at {path or 'the top'}", f"    expected {pformat(expected, width=140)}", f"    observed {pformat(observed, width=140)}"]
+    lines = [
+        f"  at {path or 'the top'}",
+        f"    expected {pformat(expected, width=140)}",
+        f"    observed {pformat(observed, width=140)}",
+    ]
     if pair and all(isinstance(item, str) for item in [*expected, *observed]):
         lines.append(f"    only expected: {[item for item in expected if item not in observed]}")
         lines.append(f"    only observed: {[item for item in observed if item not in expected]}")

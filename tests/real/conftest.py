@@ -16,6 +16,16 @@ from lab.real import root
 from lab.real.released import fetch
 
 
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("real")
+
+
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Real vLLM is there. A test that cannot run has failed: nothing is skipped."""

@@ -126,8 +126,11 @@ def _pairs(name: str, entry: Mapping[str, Any], conversion: str) -> Sequence[Pai
 def _wrong(name: str) -> Iterator[Example]:
     entry = entry_of(name)
     flag = entry["action"] in ("boolean", "store_true")
-    numeric = "choices" in entry or conversion_of(entry) in ("int", "float")
-    values: list[Argument] = ["yes", 1] if flag else [True, False, *(["nonsense"] if numeric else [])]
+    conversion = conversion_of(entry)
+    numeric = "choices" in entry or conversion in ("int", "float")
+    strict = numeric or conversion.startswith("human_readable_int") or conversion in ("json", "dataclass")
+    values: list[Argument] = ["yes", 1] if flag else [True, False, *(["nonsense", "{"] if strict else [])]
+    values += ["1.5K"] if conversion.startswith("human_readable_int") else []
     for value in values:
         yield _example(name, entry, {name: value}, None)
     if flag or numeric:

@@ -91,7 +91,9 @@ def test_a_layer_packed_by_zstd_has_an_oci_manifest(tmp_path: Path) -> None:
     assert layer.diff_id == f"sha256:{hashlib.sha256(plain).hexdigest()}"
     assert layer.size == layer.file.stat().st_size
     digest = add_image(tmp_path / "storage", "a/b", ["v1"], ImageConfig(), [layer]).removeprefix("sha256:")
-    manifest = json.loads((tmp_path / "storage/docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data").read_text())
+    manifest = json.loads(
+        (tmp_path / "storage/docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data").read_text()
+    )
     assert (manifest["mediaType"], manifest["layers"][0]["mediaType"]) == (OCI_MANIFEST_TYPE, OCI_ZSTD_LAYER_TYPE)
 
 
@@ -122,7 +124,9 @@ def test_when_torch_cannot_be_had_the_setting_is_named(tmp_path: Path, monkeypat
         raise BuildError("No matching distribution found for torch==2.13.0+cpu")
 
     monkeypatch.setattr("lab.internet.wheels.download", nothing)
-    with pytest.raises(BuildError, match=r"the CPU build of torch \(torch==2\.13\.0\+cpu\).*set STOKER_LAB_TORCH to a folder"):
+    with pytest.raises(
+        BuildError, match=r"the CPU build of torch \(torch==2\.13\.0\+cpu\).*set STOKER_LAB_TORCH to a folder"
+    ):
         vllm_cpu.build([], tmp_path, _root_without_packages(tmp_path, monkeypatch))
 
 

@@ -119,4 +119,3 @@ def test_a_cpu_build_gets_shared_memory_and_a_card_build_does_not() -> None:
         compose = yaml.safe_load(compose_file(host, host.stacks[0], {0: "GPU-0", 1: "GPU-1", 2: "GPU-2"}))
         found = {entry.get("shm_size") for name, entry in compose["services"].items() if name != "nginx"}
         assert found == size
-

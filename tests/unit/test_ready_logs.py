@@ -247,6 +247,20 @@ CASES: list[tuple[str, str, str, str]] = [
     ("vllm", "RuntimeError: Cannot find any model weights with `/model_data/bge-m3`", "weights-missing", "*.bin"),
     (
         "vllm",
+        "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/model_data/llama'. "
+        "Use `repo_type` argument if needed.",
+        "model-not-found",
+        "/model_data/llama",
+    ),
+    (
+        "vllm",
+        "huggingface_hub.errors.HFValidationError: Repo id must use alphanumeric chars, '-', '_' or '.'. The name cannot start or end "
+        "with '-' or '.' and the maximum length is 96: '/nowhere'.",
+        "model-not-found",
+        "/nowhere",
+    ),
+    (
+        "vllm",
         "ValueError: Invalid repository ID or local directory specified: '/model_data/llama'.",
         "model-not-found",
         "/model_data/llama",

@@ -17,7 +17,7 @@ from lab_serve.tokens import tokenize
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import bad_request, engine_dead
 from lab_vllm.generation import EngineDeadError, Request, Scheduler, reply
-from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit
+from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit, value_error
 
 
 class Completions:
@@ -30,15 +30,21 @@ class Completions:
         """POST /v1/chat/completions."""
         check_fields(request, body, ("messages",))
         if not body["messages"]:
-            raise bad_request("The chat template did not render any text: messages is empty.")
+            raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
+        if body.get("tools") and body.get("tool_choice", "auto") == "auto" and not self.config.auto_tool_choice:
+            raise bad_request(
+                '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            )
         return await self._generate(body, [chat_text(body["messages"])], Chat(self._name(body), body))
 
     async def completion(self, request: HttpRequest, body: dict[str, Any]) -> HttpResponse:
         """POST /v1/completions."""
         check_fields(request, body, ())
         prompt = body.get("prompt")
-        if prompt is None or prompt in ("", []):
-            raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.")
+        if prompt is None or prompt == "":
+            raise value_error(request, body, "Either prompt or prompt_embeds must be provided and non-empty.")
+        if prompt == []:
+            raise bad_request("You must pass at least one prompt")
         if isinstance(prompt, str):
             prompts = [prompt]
         elif all(isinstance(item, int) for item in prompt):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lab_gpu.machine import Gpu
 
 from lab_vllm.log import Log
-from lab_vllm.model import Model, ModelError, read_model
+from lab_vllm.model import Model, ModelError, NotARepository, read_model
 
 _DTYPES = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "float": "float32", "float32": "float32"}
 
@@ -33,16 +33,16 @@ _ACT_DTYPES = {
 
 
 class ConfigError(Exception):
-    """The configuration was refused; `title` is the object that pydantic names, or empty for a plain ValueError."""
+    """The configuration was refused; `title` is the object that pydantic names, or empty for a plain exception `kind`."""
 
-    def __init__(self, title: str, message: str) -> None:
+    def __init__(self, title: str, message: str, kind: str = "ValueError") -> None:
         super().__init__(message)
-        self.title = title
+        self.title, self.kind = title, kind
 
     def text(self) -> str:
         """The exception line as it appears at the end of the traceback."""
         if not self.title:
-            return f"ValueError: {self}"
+            return f"{self.kind}: {self}"
         return (
             f"pydantic_core._pydantic_core.ValidationError: 1 validation error for {self.title}\n"
             f"  Value error, {self} [type=value_error, input_value=ArgsKwargs((), {{'model': ...}}), input_type=ArgsKwargs]\n"
@@ -72,12 +72,15 @@ class EngineConfig:
     chunked_prefill: bool
     tensor_parallel: int
     shutdown_timeout: int
+    auto_tool_choice: bool
 
 
 def configure(arguments: argparse.Namespace, gpu: Gpu, log: Log) -> EngineConfig:
     """Derive and check; logs the lines of this stage. Raises ConfigError."""
     try:
         model = read_model(arguments.model)
+    except NotARepository as error:
+        raise ConfigError("", str(error), "huggingface_hub.errors.HFValidationError") from error
     except ModelError as error:
         raise ConfigError("ModelConfig", str(error)) from error
     log.info("model.py:549", f"Resolved architecture: {model.architecture}")
@@ -127,6 +130,7 @@ def configure(arguments: argparse.Namespace, gpu: Gpu, log: Log) -> EngineConfig
         else runner == "generate",
         tensor_parallel=arguments.tensor_parallel_size,
         shutdown_timeout=arguments.shutdown_timeout,
+        auto_tool_choice=bool(arguments.enable_auto_tool_choice),
     )
 
 

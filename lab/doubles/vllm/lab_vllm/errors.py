@@ -24,8 +24,10 @@ class ApiError(Exception):
         return json_response(self.body(), self.code)
 
 
-def bad_request(message: str, param: str | None = None) -> ApiError:
-    return ApiError(400, "BadRequestError", message, param)
+def bad_request(message: str, param: str | None = None, value: object = None) -> ApiError:
+    """A ValueError of vLLM; its VLLMValidationError also names the parameter and its value."""
+    about = f" (parameter={param}, value={value})" if param else ""
+    return ApiError(400, "BadRequestError", message + about, param)
 
 
 def engine_dead() -> ApiError:

@@ -45,7 +45,15 @@ _COUNTERS = {
     "prefix_cache_queries": "Prefix cache queries, in terms of number of queried tokens.",
     "prefix_cache_hits": "Prefix cache hits, in terms of number of cached tokens.",
     "num_preemptions": "Cumulative number of preemption from the engine.",
+    "external_prefix_cache_queries": "External prefix cache queries from KV connector cross-instance cache sharing.",
+    "external_prefix_cache_hits": "External prefix cache hits from KV connector cross-instance cache sharing.",
+    "mm_cache_queries": "Multi-modal cache queries, in terms of number of queried items.",
+    "mm_cache_hits": "Multi-modal cache hits, in terms of number of cached items.",
+    "estimated_flops_per_gpu": "Estimated number of floating point operations per GPU.",
+    "estimated_read_bytes_per_gpu": "Estimated number of bytes read from memory per GPU.",
+    "estimated_write_bytes_per_gpu": "Estimated number of bytes written to memory per GPU.",
     "prompt_tokens": "Number of prefill tokens processed.",
+    "prompt_tokens_by_source": "Number of prompt tokens by source.",
     "prompt_tokens_cached": "Number of cached prompt tokens (local + external).",
     "prompt_tokens_recomputed": "Number of cached tokens recomputed for forward pass.",
     "generation_tokens": "Number of generation tokens processed.",
@@ -64,6 +72,7 @@ _HISTOGRAMS: dict[str, tuple[str, list[float] | None]] = {
     "request_queue_time_seconds": ("Histogram of time spent in WAITING phase for request.", _LATENCY),
     "request_inference_time_seconds": ("Histogram of time spent in RUNNING phase for request.", _LATENCY),
     "request_prefill_time_seconds": ("Histogram of time spent in PREFILL phase for request.", _LATENCY),
+    "request_prefill_kv_computed_tokens": ("Histogram of new KV tokens computed during prefill.", None),
     "request_decode_time_seconds": ("Histogram of time spent in DECODE phase for request.", _LATENCY),
 }
 

@@ -40,6 +40,10 @@ class ModelError(Exception):
     """The model cannot be loaded; the text is vLLM's."""
 
 
+class NotARepository(ModelError):
+    """A path that is not there, with HF_HUB_OFFLINE: huggingface_hub is asked for it and refuses the name."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A model as its directory describes it; sizes in bytes."""
@@ -70,18 +74,24 @@ class Model:
         return 0 if self.pooling else 2 * self.layers * self.kv_heads * self.head_dim * dtype_bytes
 
 
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True")
+
+
 def locate(name: str) -> Path:
     """Directory of a model given as a path or a hub id. Raises ModelError."""
     path = Path(name)
     if path.is_dir():
         return path
     if name.startswith(("/", ".")) or name.count("/") != 1:
+        if _offline():
+            raise NotARepository(not_a_repository(name))
         raise ModelError(invalid_repository(name))
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "/root/.cache/huggingface")) / "hub")
     snapshots = sorted((cache / ("models--" + name.replace("/", "--")) / "snapshots").glob("*"))
     if snapshots:
         return snapshots[-1]
-    if os.environ.get("HF_HUB_OFFLINE") not in ("1", "true", "True"):
+    if not _offline():
         try:
             from huggingface_hub import snapshot_download
 
@@ -92,6 +102,16 @@ def locate(name: str) -> Path:
         "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\n"
         "Check your internet connection or see how to run the library in offline mode at "
         "'https://huggingface.co/docs/transformers/installation#offline-mode'."
+    )
+
+
+def not_a_repository(path: str) -> str:
+    """What huggingface_hub 0.36 says when vLLM takes a path that is not there for a repository, as it does with HF_HUB_OFFLINE."""
+    if path.count("/") > 1:
+        return f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{path}'. Use `repo_type` argument if needed."
+    return (
+        "Repo id must use alphanumeric chars, '-', '_' or '.'. The name cannot start or end with '-' or '.' and the maximum length "
+        f"is 96: '{path}'."
     )
 
 

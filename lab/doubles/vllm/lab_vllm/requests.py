@@ -20,6 +20,7 @@ _INTEGERS = (
     "top_logprobs",
 )
 _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
 def read_body(request: HttpRequest) -> dict[str, Any]:
@@ -66,10 +67,15 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
         errors.append(
             {"type": "list_type", "loc": ("body", "messages"), "msg": "Input should be a valid list", "input": messages}
         )
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") not in RESPONSE_FORMATS:
+        text = "Input should be 'text', 'json_object' or 'json_schema'"
+        place = ("body", "response_format", "function-wrap[__log_extra_fields__()]", "type")
+        errors.append({"type": "literal_error", "loc": place, "msg": text, "input": form.get("type")})
     if errors:
         raise validation_error(request, errors)
     if body.get("stream_options") and not body.get("stream"):
-        raise _value_error(request, body, "Stream options can only be defined when `stream=True`.", "stream_options")
+        raise value_error(request, body, "Stream options can only be defined when `stream=True`.", "stream_options")
     if "messages" in required:
         for position, message in enumerate(messages or []):
             if not isinstance(message, dict) or "role" not in message:
@@ -79,8 +85,10 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
                 )
 
 
-def _value_error(request: HttpRequest, body: dict[str, Any], text: str, param: str) -> ApiError:
-    error = {"type": "value_error", "loc": ("body",), "msg": f"Value error, {text} (parameter={param})", "input": body}
+def value_error(request: HttpRequest, body: dict[str, Any], text: str, param: str | None = None) -> ApiError:
+    """What a validator of the whole body says."""
+    about = f" (parameter={param})" if param else ""
+    error = {"type": "value_error", "loc": ("body",), "msg": f"Value error, {text}{about}", "input": body}
     return validation_error(request, [error], param)
 
 
@@ -88,18 +96,22 @@ def check_sampling(body: dict[str, Any]) -> None:
     """Raise ApiError for values outside their range (sampling_params.py)."""
     number = {name: float(body[name]) for name in _NUMBERS if body.get(name) is not None}
     if number.get("temperature", 0.0) < 0:
-        raise bad_request(f"temperature must be non-negative, got {number['temperature']}.", "temperature")
+        raise bad_request(f"temperature must be non-negative, got {number['temperature']}.", "temperature", number["temperature"])
     if not 0 < number.get("top_p", 1.0) <= 1:
-        raise bad_request(f"top_p must be in (0, 1], got {number['top_p']}.", "top_p")
+        raise bad_request(f"top_p must be in (0, 1], got {number['top_p']}.", "top_p", number["top_p"])
     for name in ("presence_penalty", "frequency_penalty"):
         if not -2 <= number.get(name, 0.0) <= 2:
             raise bad_request(f"{name} must be in [-2, 2], got {number[name]}.")
-    count = int(body.get("n") or 1)
-    if count < 1:
-        raise bad_request(f"n must be at least 1, got {count}.")
+    whole = {name: int(body[name]) for name in ("n", "top_k", "min_tokens") if body.get(name) is not None}
+    if whole.get("n", 1) < 1:
+        raise bad_request(f"n must be at least 1, got {whole['n']}.")
+    if whole.get("top_k", 0) < -1:
+        raise bad_request(f"top_k must be 0 (disable), or at least 1, got {whole['top_k']}.")
     limit = output_limit(body)
     if limit is not None and limit < 1:
-        raise bad_request(f"max_tokens must be at least 1, got {limit}.", "max_tokens")
+        raise bad_request(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
+    if limit is not None and whole.get("min_tokens", 0) > limit:
+        raise bad_request(f"min_tokens must be less than or equal to max_tokens={limit}, got {whole['min_tokens']}.")
 
 
 def output_limit(body: dict[str, Any]) -> int | None:
@@ -118,6 +130,7 @@ def check_length(prompt_tokens: int, body: dict[str, Any], max_model_len: int) -
         raise bad_request(
             f"{name}={wanted}cannot be greater than max_model_len=max_total_tokens={max_model_len}. Please request fewer output tokens.",
             name,
+            wanted,
         )
     room = max_model_len - wanted
     if prompt_tokens > room or prompt_tokens >= max_model_len:
@@ -128,6 +141,7 @@ def check_length(prompt_tokens: int, body: dict[str, Any], max_model_len: int) -
             f"prompt contains {least}{seen} input tokens, for a total of {least}{seen + wanted} tokens. Please reduce the length of "
             "the input prompt or the number of requested output tokens.",
             "input_tokens",
+            seen,
         )
     return max_model_len - prompt_tokens
 
