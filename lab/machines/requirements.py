@@ -121,9 +121,22 @@ def _disk(real: bool) -> str:
     return ""
 
 
+def needs_of_real_engines() -> str:
+    """What five real engines need and what this computer has, in a sentence."""
+    free = shutil.disk_usage(next(parent for parent in (cache(), *cache().parents) if parent.exists())).free / 1e9
+    return (
+        f"Real engines need {REAL_MEMORY_GB} GB of memory (there are {_memory_gb():.1f}) and, the first time, "
+        f"{FREE_GB + REAL_FREE_GB} GB of disk ({free:.1f} free)."
+    )
+
+
+def _memory_gb() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
 def _memory() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return "" if memory >= REAL_MEMORY_GB else f"{REAL_MEMORY_GB} GB of memory are needed for five real engines, there are {memory:.1f} GB"
+    there = _memory_gb()
+    return "" if there >= REAL_MEMORY_GB else f"{REAL_MEMORY_GB} GB of memory are needed for five real engines, there are {there:.1f} GB"
 
 
 def _candidate(package: str) -> bool:

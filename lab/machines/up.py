@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     lab = config.load()
     requirements.check(real=bool(real))
     if "--check" in options.flags:
+        if real:
+            ui.say(requirements.needs_of_real_engines())
         return 0
     if "--packages" in options.flags:
         requirements.install_missing()

@@ -24,8 +24,9 @@ for folder in (HERE, HERE.parent / "unit"):
 
 from clause import Clause, Deviation, NotApplicable, look_up  # noqa: E402
 from deviations import DEVIATIONS  # noqa: E402
+from engines import SUBJECTS  # noqa: E402
 from servers import ORDER, Servers  # noqa: E402
-from subjects import SUBJECTS, Subject  # noqa: E402
+from subjects import Subject  # noqa: E402
 
 NEEDED = pytest.StashKey[dict[str, list[str]]]()
 COUNTS = pytest.StashKey[dict[str, Counter[str]]]()

@@ -62,7 +62,7 @@ class Servers:
 
         def answers() -> bool:
             assert not running.ended(), f"the engine ended while it started:\n{running.text()[-4000:]}"
-            if "Resolved architecture" in running.text() and not running.outcomes[-1:] == [200]:
+            if "Resolved architecture" in running.text() and running.outcomes[-1:] != [200]:
                 running.port_held.add(running.holds_port())
             outcome = wire.outcome(running, "/health")
             if running.outcomes[-1:] != [outcome]:

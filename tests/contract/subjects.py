@@ -35,6 +35,8 @@ class Subject(ABC):
 
     at_once = 6  # servers that may run at the same time
     start_seconds = 30.0  # generous: a start that takes longer has failed
+    unknown_argument: tuple[str, ...] = ("serve", "{model}", "--no-such-argument")
+    no_model: tuple[str, ...] = ("serve", "/nowhere")
     stream_tokens = 600  # a stream of so many tokens lasts long enough to do something meanwhile
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -166,5 +168,3 @@ class ReleasedApi(RealVllm):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "PYTHONPATH": "/tmp/released"}
 
-
-SUBJECTS: dict[str, type[Subject]] = {"double": DoubleVllm, "vllm-0.19.1-api": ReleasedApi, "vllm-cpu": RealVllm}

@@ -103,11 +103,6 @@ class Stream:
 
 
 @pytest.mark.server("generating")
-def test_nothing_answers_until_it_is_ready(clause: Clause, server: Running) -> None:
-    clause.check(server.outcomes, ["refused", 200])
-
-
-@pytest.mark.server("generating")
 def test_the_port_is_held_while_it_loads(clause: Clause, server: Running) -> None:
     clause.check(server.port_held, {True})
 
@@ -137,12 +132,6 @@ class Stopped:
     log: str
     end: str = ""
     during: tuple[Any, ...] = ()
-
-
-def stop_idle(running: Running, subject: Subject) -> Stopped:
-    began = time.monotonic()
-    running.signal(signal.SIGTERM)
-    return Stopped(running.wait_exit(), time.monotonic() - began, running.text())
 
 
 def stop_with_a_stream(running: Running, subject: Subject) -> Stopped:
@@ -185,11 +174,6 @@ def interrupt(running: Running, subject: Subject) -> Stopped:
     return Stopped(
         running.wait_exit() if running.ended() else -1, 0.0, running.text(), "" if running.ended() else "serves"
     )
-
-
-@pytest.mark.server("stopping")
-def test_sigterm_when_idle_is_exit_code_0(clause: Clause, servers: Servers) -> None:
-    clause.check(servers.once("stopping", stop_idle).code, 0)
 
 
 @pytest.mark.server("aborting")

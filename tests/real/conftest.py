@@ -15,7 +15,6 @@ from lab.machines.paths import cache
 from lab.real import root
 from lab.real.released import fetch
 
-
 HERE = Path(__file__).resolve().parent
 
 

@@ -27,13 +27,14 @@ class HttpRequest:
 
 @dataclass
 class HttpResponse:
-    """One answer: a body, or a stream of pieces."""
+    """One answer: a body, or a stream of pieces; `ends_connection`: closed after it without a header that says so."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    ends_connection: bool = False
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -146,7 +147,7 @@ class HttpServer:
         else:
             await _write_stream(response.stream, writer)
         await writer.drain()
-        return keep
+        return keep and not response.ends_connection
 
 
 async def _write_stream(stream: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:

@@ -14,14 +14,14 @@ from lab_gpu import settings
 from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_serve.tokens import token_ids, tokenize
 
-from lab_vllm import VERSION
+from lab_vllm import VERSION, pages
 from lab_vllm.completions import Completions
 from lab_vllm.embeddings import embed
 from lab_vllm.engine_config import EngineConfig
-from lab_vllm.errors import ApiError, engine_dead
+from lab_vllm.errors import ApiError, engine_dead, unknown_model
 from lab_vllm.generation import EngineDeadError, Scheduler
 from lab_vllm.metrics import Metrics
-from lab_vllm.requests import chat_text, check_fields, read_body
+from lab_vllm.requests import chat_text, check_either, check_fields, check_list, read_body
 
 Route = Callable[[HttpRequest], Awaitable[HttpResponse]]
 GENERATE_TASKS, POOLING_TASKS = ("generate",), ("token_embed", "embed")
@@ -71,9 +71,19 @@ class Api:
             and not self._authorized(request)
         ):
             return json_response({"error": "Unauthorized"}, 401)
+        response = pages.preflight(request, self.arguments) or await self._answer(request)
+        origin = pages.allowed_origin(request, self.arguments)
+        if origin is not None:
+            response.headers["access-control-allow-origin"] = origin
+        return response
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
+        page = None if self.arguments.disable_fastapi_docs else pages.page(request.path, self.routes)
+        if page is not None and request.method in ("GET", "HEAD"):
+            return page
         methods = self.routes.get(request.path)
         if methods is None:
-            return json_response({"detail": "Not Found"}, 404)
+            return pages.redirect(request, self.routes) or json_response({"detail": "Not Found"}, 404)
         route = methods.get(request.method)
         if route is None:
             response = json_response({"detail": "Method Not Allowed"}, 405)
@@ -87,6 +97,9 @@ class Api:
             response.headers["X-Request-Id"] = request.headers.get("x-request-id") or secrets.token_hex(16)
         return response
 
+    def _serves(self, name: object) -> bool:
+        return name is None or name in self.config.served_names
+
     def _authorized(self, request: HttpRequest) -> bool:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         digest = hashlib.sha256(key.encode()).digest()
@@ -98,13 +111,15 @@ class Api:
         async def wrapped(request: HttpRequest) -> HttpResponse:
             body = read_body(request)
             name = body.get("model")
-            if name is not None and name not in self.config.served_names:
-                raise ApiError(404, "NotFoundError", f"The model `{name}` does not exist.", "model")
+            if not self._serves(name):
+                raise unknown_model(name)
             if self.engine_dead:
                 self.on_dead_request()
                 raise engine_dead()
             if self.draining:
-                raise ApiError(500, "InternalServerError", "cannot schedule new futures after shutdown")
+                raise ApiError(
+                    500, "InternalServerError", "cannot schedule new futures after shutdown", unexpected=True
+                )
             await self._act_on_fault()
             try:
                 return await route(request, body)
@@ -174,12 +189,11 @@ class Api:
 
     async def tokenize(self, request: HttpRequest) -> HttpResponse:
         body = read_body(request)
-        if "messages" in body:
-            check_fields(request, body, ("messages",))
-            text = chat_text(body["messages"])
-        else:
-            check_fields(request, body, ("prompt",))
-            text = str(body["prompt"])
+        check_either(request, body, ("prompt", "messages"))
+        check_list(request, body, "messages")
+        if not self._serves(body.get("model")):
+            raise unknown_model(body["model"])
+        text = chat_text(body["messages"]) if "messages" in body else str(body["prompt"])
         pieces = tokenize(text)
         strings = pieces if body.get("return_token_strs") else None
         ids = token_ids(pieces, self.config.model.vocab_size)
@@ -190,6 +204,9 @@ class Api:
     async def detokenize(self, request: HttpRequest) -> HttpResponse:
         body = read_body(request)
         check_fields(request, body, ("tokens",))
+        check_list(request, body, "tokens")
+        if not self._serves(body.get("model")):
+            raise unknown_model(body["model"])
         return json_response({"prompt": " ".join(f"<{token}>" for token in body["tokens"])})
 
     async def invocations(self, request: HttpRequest) -> HttpResponse:
@@ -199,6 +216,9 @@ class Api:
             return await self.inference(self.embeddings)(request)
         if "messages" in body:
             return await self.inference(self.completions.chat)(request)
+        if not body.get("prompt"):
+            text = "Cannot find suitable handler for request. Expected one of: ['ChatCompletionRequest', 'CompletionRequest']"
+            raise ApiError(400, "BadRequestError", text)
         return await self.inference(self.completions.completion)(request)
 
     async def embeddings(self, request: HttpRequest, body: dict[str, Any]) -> HttpResponse:

@@ -15,7 +15,7 @@ from lab_serve.http import HttpRequest, HttpResponse, json_response
 from lab_serve.tokens import tokenize
 
 from lab_vllm.engine_config import EngineConfig
-from lab_vllm.errors import bad_request, engine_dead
+from lab_vllm.errors import ApiError, bad_request, engine_dead
 from lab_vllm.generation import EngineDeadError, Request, Scheduler, reply
 from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit, value_error
 
@@ -32,9 +32,8 @@ class Completions:
         if not body["messages"]:
             raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
         if body.get("tools") and body.get("tool_choice", "auto") == "auto" and not self.config.auto_tool_choice:
-            raise bad_request(
-                '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-            )
+            text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            raise ApiError(400, "BadRequestError", text)
         return await self._generate(body, [chat_text(body["messages"])], Chat(self._name(body), body))
 
     async def completion(self, request: HttpRequest, body: dict[str, Any]) -> HttpResponse:
@@ -142,7 +141,7 @@ class Form(ABC):
         options = body.get("stream_options") or {}
         self.usage_wanted = bool(options.get("include_usage"))
         self.continuous = bool(options.get("continuous_usage_stats")) and self.usage_wanted
-        self.head = {"id": f"{self.prefix}-{secrets.token_hex(16)}", "created": int(time.time()), "model": model}
+        self.head = {"id": f"{self.prefix}-{secrets.token_hex(8)}", "created": int(time.time()), "model": model}
         self.prompt_tokens = 0
 
     def usage(self, produced: int) -> dict[str, Any]:

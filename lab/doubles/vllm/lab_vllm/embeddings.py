@@ -44,5 +44,5 @@ def embed(body: dict[str, Any], config: EngineConfig) -> dict[str, Any]:
         data.append({"index": index, "object": "embedding", "embedding": embedding})
     usage = {"prompt_tokens": total, "total_tokens": total, "completion_tokens": 0, "prompt_tokens_details": None}
     name = body.get("model") or config.served_names[0]
-    head = {"id": f"embd-{secrets.token_hex(16)}", "object": "list", "created": int(time.time()), "model": name}
+    head = {"id": f"embd-{secrets.token_hex(8)}", "object": "list", "created": int(time.time()), "model": name}
     return {**head, "data": data, "usage": usage}

@@ -10,24 +10,46 @@ from lab_vllm.generation import EngineDeadError
 
 
 class ApiError(Exception):
-    """An answer {"error": {message, type, param, code}}."""
+    """An answer {"error": {message, type, param, code}}.
 
-    def __init__(self, code: int, kind: str, message: str, param: str | None = None) -> None:
+    `unexpected`: vLLM's handler of any other exception gives it. Starlette raises that exception again after the answer,
+    and uvicorn then closes the connection without having announced it.
+    """
+
+    def __init__(
+        self, code: int, kind: str, message: str, param: str | None = None, *, unexpected: bool = False
+    ) -> None:
         super().__init__(message)
-        self.code, self.kind, self.message, self.param = code, kind, message, param
+        self.code, self.kind, self.message, self.param, self.unexpected = code, kind, message, param, unexpected
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def response(self) -> HttpResponse:
-        return json_response(self.body(), self.code)
+        answer = json_response(self.body(), self.code)
+        answer.ends_connection = self.unexpected
+        return answer
+
+
+class UnreadableError(ApiError):
+    """A body that is no UTF-8: FastAPI's own answer, which no handler of vLLM's sees."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "", "There was an error parsing the body")
+
+    def body(self) -> dict[str, Any]:
+        return {"detail": self.message}
+
+
+def unknown_model(name: object) -> ApiError:
+    return ApiError(404, "NotFoundError", f"The model `{name}` does not exist.", "model")
 
 
 def bad_request(message: str, param: str | None = None, value: object = None) -> ApiError:
     """A ValueError of vLLM; its VLLMValidationError also names the parameter and its value."""
     about = f" (parameter={param}, value={value})" if param else ""
-    return ApiError(400, "BadRequestError", message + about, param)
+    return ApiError(400, "BadRequestError", message + about, param, unexpected=True)
 
 
 def engine_dead() -> ApiError:

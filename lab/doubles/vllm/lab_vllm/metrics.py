@@ -168,12 +168,13 @@ class Metrics:
                 *_head(f"{name}_total", "counter", _COUNTERS[name]),
                 f"vllm:{name}_total{{{self.labels}}} {float(count)}",
             ]
-            lines += _created(name, self.labels, self.created)
+            lines += _created(name, _COUNTERS[name], self.labels, self.created)
         lines += _head("request_success_total", "counter", "Count of successfully processed requests.")
         for reason, count in self.success.items():
             lines.append(
                 f'vllm:request_success_total{{engine="0",finished_reason="{reason}",{self.labels[11:]}}} {float(count)}'
             )
+        lines += _created("request_success", "Count of successfully processed requests.", self.labels, self.created)
         for name, histogram in self.histograms.items():
             lines += _head(name, "histogram", _HISTOGRAMS[name][0])
             total = 0
@@ -184,6 +185,7 @@ class Metrics:
                 f"vllm:{name}_count{{{self.labels}}} {float(total)}",
                 f"vllm:{name}_sum{{{self.labels}}} {histogram.sum}",
             ]
+            lines += _created(name, _HISTOGRAMS[name][0], self.labels, self.created)
         info = ",".join(f'{key}="{value}"' for key, value in self.cache_info.items())
         lines += [
             *_head("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig"),
@@ -196,9 +198,9 @@ def _head(name: str, kind: str, text: str) -> list[str]:
     return [f"# HELP vllm:{name} {text}", f"# TYPE vllm:{name} {kind}"]
 
 
-def _created(name: str, labels: str, when: float) -> list[str]:
+def _created(name: str, text: str, labels: str, when: float) -> list[str]:
     return [
-        f"# HELP vllm:{name}_created {_COUNTERS[name]}",
+        f"# HELP vllm:{name}_created {text}",
         f"# TYPE vllm:{name}_created gauge",
         f"vllm:{name}_created{{{labels}}} {when}",
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab_serve.http import HttpRequest
 
-from lab_vllm.errors import ApiError, bad_request, unsupported_media_type, validation_error
+from lab_vllm.errors import ApiError, UnreadableError, bad_request, unsupported_media_type, validation_error
 
 _INTEGERS = (
     "max_tokens",
@@ -28,17 +28,18 @@ def read_body(request: HttpRequest) -> dict[str, Any]:
     media_type = request.headers.get("content-type", "").lower().split(";", maxsplit=1)[0]
     if media_type != "application/json":
         raise unsupported_media_type()
-    if not request.body:
-        raise validation_error(request, [{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
     try:
-        body = json.loads(request.body)
+        body = json.loads(request.body or b"null")
     except UnicodeDecodeError as error:
-        raise ApiError(400, "Bad Request", "There was an error parsing the body") from error
+        raise UnreadableError from error
     except json.JSONDecodeError as error:
         about = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
         raise validation_error(request, [{**about, "ctx": {"error": error.msg}}]) from error
+    if body is None:
+        raise validation_error(request, [{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
     if not isinstance(body, dict):
-        raise ApiError(500, "InternalServerError", f"'{type(body).__name__}' object has no attribute 'get'")
+        text = f"'{type(body).__name__}' object has no attribute 'get'"
+        raise ApiError(500, "InternalServerError", text, unexpected=True)
     return body
 
 
@@ -76,6 +77,8 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
         raise validation_error(request, errors)
     if body.get("stream_options") and not body.get("stream"):
         raise value_error(request, body, "Stream options can only be defined when `stream=True`.", "stream_options")
+    if "messages" in required and body.get("top_logprobs") and not body.get("logprobs"):
+        raise value_error(request, body, "when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
     if "messages" in required:
         for position, message in enumerate(messages or []):
             if not isinstance(message, dict) or "role" not in message:
@@ -83,6 +86,23 @@ def check_fields(request: HttpRequest, body: dict[str, Any], required: tuple[str
                 raise validation_error(
                     request, [{"type": "missing", "loc": loc, "msg": "Field required", "input": message}]
                 )
+
+
+def check_either(request: HttpRequest, body: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raise ApiError when all of these fields are missing: one error for each form of the request."""
+    if not body.keys() & set(names):
+        form = ("body", "function-wrap[__log_extra_fields__()]")
+        missing = [{"type": "missing", "loc": (*form, name), "msg": "Field required", "input": body} for name in names]
+        raise validation_error(request, missing)
+
+
+def check_list(request: HttpRequest, body: dict[str, Any], name: str) -> None:
+    """Raise ApiError for a field that is there and no list."""
+    if not isinstance(body.get(name, []), list):
+        text = "Input should be a valid list"
+        raise validation_error(
+            request, [{"type": "list_type", "loc": ("body", name), "msg": text, "input": body[name]}]
+        )
 
 
 def value_error(request: HttpRequest, body: dict[str, Any], text: str, param: str | None = None) -> ApiError:
@@ -96,7 +116,9 @@ def check_sampling(body: dict[str, Any]) -> None:
     """Raise ApiError for values outside their range (sampling_params.py)."""
     number = {name: float(body[name]) for name in _NUMBERS if body.get(name) is not None}
     if number.get("temperature", 0.0) < 0:
-        raise bad_request(f"temperature must be non-negative, got {number['temperature']}.", "temperature", number["temperature"])
+        raise bad_request(
+            f"temperature must be non-negative, got {number['temperature']}.", "temperature", number["temperature"]
+        )
     if not 0 < number.get("top_p", 1.0) <= 1:
         raise bad_request(f"top_p must be in (0, 1], got {number['top_p']}.", "top_p", number["top_p"])
     for name in ("presence_penalty", "frequency_penalty"):

