@@ -86,6 +86,9 @@ DOUBLE: Declared = {
 #: The HTTP code of the pinned release itself: what it shows is v0.19.1, so only what has no engine behind it is declared.
 RELEASED_API: Declared = {
     "life.*": NotApplicable("no engine is started, loaded, drained or killed", _API),
+    "death.*": NotApplicable("no engine is started, loaded, drained or killed", _API),
+    "metrics.a_client_that_leaves_frees_its_place": NotApplicable("nothing is counted without an engine", _API),
+    "metrics.more_requests_than_slots_wait": NotApplicable("nothing is counted without an engine", _API),
     "common.ends[a model that is not there]": NotApplicable("no engine is started", _API),
     "endpoints.json_schema_is_kept": NotApplicable("the tokens are made up", _API),
     "embeddings.one_vector_for_each_text_in_order": NotApplicable("the vectors are made up", _API),
@@ -206,7 +209,8 @@ def _only_common(source: str) -> Declared:
     """What is not in `common` asks for vLLM's own interface."""
     why = NotApplicable("vLLM's own interface; what Stoker needs of any engine is in `common`", source)
     return {
-        f"{topic}.*": why for topic in ("embeddings", "endpoints", "errors", "keys", "life", "metrics", "stream", "web")
+        f"{topic}.*": why
+        for topic in ("death", "embeddings", "endpoints", "errors", "keys", "life", "metrics", "stream", "web")
     }
 
 

@@ -117,7 +117,7 @@ class RealVllm(Subject):
         return {
             content.folder() / "hub/models/stoker-lab": "/models",
             ROOT / "templates": "/stoker",
-            self.work(): "/work",
+            self.work(): "/tmp/locks",
         }
 
     def environment(self) -> dict[str, str]:
@@ -143,7 +143,7 @@ class RealVllm(Subject):
         number = len(list(self.directory.glob("engine-*")))
         log = self.directory / f"engine-{number}.log"
         (self.work() / f"lock-{number}").touch()
-        turn = ["python3", "/stoker/gpu-turn.py", "--lock", f"/work/lock-{number}", *health, "--"]
+        turn = ["python3", "/stoker/gpu-turn.py", "--lock", f"/tmp/locks/lock-{number}", *health, "--"]
         command = [*root.command(self.mounts(), self.environment()), *turn, *self.program, *words, *where]
         return Entered(command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, log, port)
 

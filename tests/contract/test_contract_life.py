@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import os
 import signal
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from clause import Clause, Has, OneOf
 from running import Running, wait_for
 from servers import Servers
+from streaming import Stream
 from subjects import Subject
-from wire import AUTHORIZED, ask, outcome
+from wire import ask, outcome
 
-LONG = {"model": "llama3.1-8b", "prompt": "Say hello.", "ignore_eos": True, "stream": True}
 SHORT = {"model": "llama3.1-8b", "prompt": "x", "max_tokens": 1}
 HANG_SECONDS = 15.0
 """A stop that takes longer is one that waits for its client."""
@@ -40,63 +35,6 @@ PHASES = [
     "Starting vLLM server on http://",
     "Application startup complete.",
 ]
-
-
-@dataclass
-class Stream:
-    """A streamed answer that somebody reads."""
-
-    running: Running
-    tokens: int
-    headers: dict[str, str] = field(default_factory=dict)
-    data: bytes = b""
-    error: str = ""
-    first: threading.Event = field(default_factory=threading.Event)
-    connection: http.client.HTTPConnection | None = None
-
-    def __enter__(self) -> Stream:
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-        assert self.first.wait(60), "the stream does not begin"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-        self.thread.join(60)
-
-    def _read(self) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.running.port, timeout=120)
-        try:
-            body = json.dumps({**LONG, "max_tokens": self.tokens})
-            self.connection.request(
-                "POST", "/v1/completions", body, {"content-type": "application/json", **self.headers}
-            )
-            response = self.connection.getresponse()
-            while piece := response.read1(65536):
-                self.data += piece
-                self.first.set()
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            self.error = type(error).__name__
-        self.first.set()
-
-    def leave(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self.connection.sock.shutdown(2)  # type: ignore[union-attr]
-
-    def events(self) -> list[str]:
-        return [
-            line.removeprefix("data: ")
-            for line in self.data.decode(errors="replace").split("\n\n")
-            if line.startswith("data: ")
-        ]
-
-    def end(self) -> str:
-        """How it ended: by a finish reason, by an error event, or cut off."""
-        events = self.events()
-        if "[DONE]" not in events:
-            return "cut off"
-        last = json.loads(events[events.index("[DONE]") - 1])
-        return "error" if "error" in last else str(last["choices"][0]["finish_reason"])
 
 
 # --- while it loads -------------------------------------------------------------------------------------------------
@@ -154,7 +92,8 @@ def drain(running: Running, subject: Subject) -> Stopped:
     with Stream(running, subject.stream_tokens) as stream:
         running.signal(signal.SIGTERM)
         wait_for(lambda: "raining" in running.text() or running.ended(), "it drains")
-        during = (outcome(running, "/health"), ask(running, "POST", "/v1/completions", SHORT).status)
+        healthy, refused = outcome(running, "/health"), ask(running, "POST", "/v1/completions", SHORT)
+        during = (healthy, refused.status, refused.json()["error"]["message"])
         began = time.monotonic()
         code = running.wait_exit(180)
         stream.thread.join(60)
@@ -193,60 +132,13 @@ def test_with_a_timeout_what_runs_is_finished(clause: Clause, servers: Servers) 
 
 @pytest.mark.server("draining")
 def test_while_it_drains_it_looks_healthy_and_refuses(clause: Clause, servers: Servers) -> None:
-    clause.check(servers.once("draining", drain).during, (200, 500))
+    clause.check(servers.once("draining", drain).during, (200, 500, Has("cannot schedule new futures after shutdown")))
 
 
 @pytest.mark.server("interrupted")
 def test_sigterm_while_it_loads(clause: Clause, servers: Servers) -> None:
     stopped = servers.once("interrupted", interrupt)
     clause.check((stopped.code, stopped.end), (130, ""))
-
-
-# --- the engine's death ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Died:
-    health: tuple[Any, ...]
-    models: Any
-    inference: int
-    code: int
-    log: str
-
-
-def kill_the_engine(running: Running, subject: Subject) -> Died:
-    for pid in running.engine_pids():
-        os.kill(pid, signal.SIGKILL)
-    seen: list[Any] = []
-
-    def sick() -> bool:
-        found = outcome(running, "/health")
-        if seen[-1:] != [found]:
-            seen.append(found)
-        return found != 200
-
-    wait_for(sick, "/health says that the engine is dead")
-    models = outcome(running, "/v1/models")
-    inference = ask(running, "POST", "/v1/completions", SHORT, headers=AUTHORIZED).status
-    return Died(tuple(seen), models, inference, running.wait_exit(), running.text())
-
-
-@pytest.mark.server("dying")
-def test_health_is_503_when_the_engine_is_dead(clause: Clause, servers: Servers) -> None:
-    clause.check(servers.once("dying", kill_the_engine).health[-1], 503)
-
-
-@pytest.mark.server("dying")
-def test_models_stays_200_when_the_engine_is_dead(clause: Clause, servers: Servers) -> None:
-    """Why /v1/models is no health check."""
-    clause.check(servers.once("dying", kill_the_engine).models, 200)
-
-
-@pytest.mark.server("dying")
-def test_a_dead_engine_answers_500_and_ends_with_exit_code_0(clause: Clause, servers: Servers) -> None:
-    """Why a restart policy of `on-failure` would not bring it back."""
-    died = servers.once("dying", kill_the_engine)
-    clause.check((died.inference, died.code), (500, 0))
 
 
 # --- command lines that do not serve --------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
 from clause import Clause
 from running import Running, wait_for
+from streaming import Stream
+from subjects import Subject
 from wire import AUTHORIZED, ask
 
 pytestmark = pytest.mark.server("generating")
@@ -106,3 +109,29 @@ def test_a_finished_request_is_counted(clause: Clause, server: Running) -> None:
     first, success = seen()
     ask(server, "POST", "/v1/completions", COMPLETION, headers=AUTHORIZED)
     clause.check(bool(wait_for(lambda: seen() == (first + 1, success + 1), "one request more")), True)
+
+
+def test_a_client_that_leaves_frees_its_place(clause: Clause, server: Running, subject: Subject) -> None:
+    """It is counted as aborted, and what runs goes back to nothing."""
+    aborted = r'^vllm:request_success_total\{.*finished_reason="abort".*\} (\S+)$'
+
+    def aborts() -> float:
+        return float(re.findall(aborted, text(server), re.MULTILINE)[0])
+
+    before = aborts()
+    with Stream(server, subject.stream_tokens, headers=AUTHORIZED):
+        wait_for(lambda: value(server, "num_requests_running") == 1, "it runs")
+    wait_for(lambda: aborts() == before + 1, "it is counted")
+    clause.check((value(server, "num_requests_running"), value(server, "num_requests_waiting")), (0.0, 0.0))
+
+
+def test_more_requests_than_slots_wait(clause: Clause, server: Running, subject: Subject) -> None:
+    """--max-num-seqs 16."""
+    with contextlib.ExitStack() as streams:
+        for _ in range(18):
+            streams.enter_context(Stream(server, subject.stream_tokens, headers=AUTHORIZED, wait=False))
+
+        def seen() -> tuple[float, float]:
+            return value(server, "num_requests_running"), value(server, "num_requests_waiting")
+
+        clause.check(bool(wait_for(lambda: seen() == (16.0, 2.0), "16 run and 2 wait")), True)

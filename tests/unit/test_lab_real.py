@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -186,3 +187,25 @@ def test_a_machine_is_put_behind_everything_else(tmp_path: Path, mounts: str, cg
     (tmp_path / file / "cpu.idle").write_text("0")
     assert make_idle(7, "abc", tmp_path)
     assert (tmp_path / file / "cpu.idle").read_text() == "1"
+
+
+def test_what_was_entered_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """A test run that is killed must leave no engine behind. The root is this machine's own programs, read-only."""
+    root = tmp_path / "root"
+    for name in ("opt", "dev", "sys", "tmp", "root", "proc", "usr"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    started = f"""
+import subprocess, sys, time
+subprocess.Popen([{str(ROOT / "lab/real/enter")!r}, {str(root)!r}, "--bind", "/usr", "/usr", "--", "sh", "-c", "echo up; exec sleep 120"])
+sys.stdin.read()
+"""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", started], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    assert starter.stdout.readline() == "up\n"
+    starter.kill()
+    # The pipe ends when the last process that has it is gone.
+    assert starter.communicate(timeout=20)[0] == ""
