@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lab.machines import ui
@@ -42,6 +42,9 @@ PROGRAMS = {
 }
 """Program and the Debian package that brings it."""
 
+ENGINE_PROGRAMS = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++", "strip": "binutils"}
+"""The same for the real engines that are compiled here (lab/real/llama_server.py)."""
+
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -60,9 +63,12 @@ def need_root() -> None:
         raise LabError(_root())
 
 
-def install_missing() -> None:
-    """Install the Debian packages whose programs are missing, without starting any service of theirs."""
-    missing = missing_packages()
+def install_missing(engines: bool = False) -> None:
+    """Install the Debian packages whose programs are missing, without starting any service of theirs.
+
+    `engines`: also what compiling real engines needs.
+    """
+    missing = missing_packages(PROGRAMS | (ENGINE_PROGRAMS if engines else {}))
     if not missing:
         return
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "--yes", "--no-install-recommends", "install"]
@@ -78,9 +84,9 @@ def install_missing() -> None:
         run(["systemctl", "disable", "docker.service", "docker.socket", "containerd.service"], check=False)
 
 
-def missing_packages() -> list[str]:
+def missing_packages(programs: Mapping[str, str] = PROGRAMS) -> list[str]:
     """Debian packages whose programs are not on this computer."""
-    return [package for program, package in PROGRAMS.items() if not shutil.which(program, path=SEARCH_PATH)]
+    return [package for program, package in programs.items() if not shutil.which(program, path=SEARCH_PATH)]
 
 
 def supported(os_release: str) -> bool:

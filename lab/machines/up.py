@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
     with marker.only_one("lab/up"):
         marker.claim()
         if marker.is_up() and not fresh and _all_running(lab):
+            requirements.install_missing(engines="--engines" in real)
             content.build(real)
             ui.say(f"The lab is already up ({time.monotonic() - started:.1f} s). {_hint(lab)}")
             return 0
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _bring_up(lab: Lab, fresh: bool, real: list[str]) -> None:
-    requirements.install_missing()
+    requirements.install_missing(engines="--engines" in real)
     for folder in (STATE, LOGS):
         folder.mkdir(parents=True, exist_ok=True)
     if not daemon.running():

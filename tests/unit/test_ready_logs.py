@@ -84,6 +84,21 @@ def test_vllm_warm_compile_and_newer_combined_cache_line() -> None:
     assert vllm_progress(both) == Progress(Phase.KV_CACHE, "65,024 tokens")
 
 
+def test_phases_of_the_build_for_cpus() -> None:
+    """Lines of real vLLM 0.32.0 for CPU, recorded in the lab."""
+    seen = phases(
+        "(Worker pid=54) INFO 11-24 11:23:13 [cpu_model_runner.py:68] Starting to load model /model_data/tiny-qwen2...\n"
+        "(Worker pid=54) INFO 11-24 11:23:14 [default_loader.py:501] Loading weights took 0.03 seconds\n"
+        "(Worker pid=54) INFO 11-24 11:23:14 [cpu_model_runner.py:87] Warming up model for the compilation...\n"
+        "(Worker pid=54) INFO 11-24 11:23:59 [cpu_model_runner.py:91] Warming up done.\n"
+        "(EngineCore pid=31) INFO 11-24 11:23:59 [kv_cache_utils.py:2327] CPU KV cache size: 2,097,152 tokens, "
+        "Maximum concurrency for 16,384 tokens per request: 128.00x\n"
+        "(EngineCore pid=31) INFO 11-24 11:24:03 [core.py:402] init engine (profile, create kv cache, warmup model) took 48.73 s\n"
+    )
+    assert [one.phase for one in seen] == [Phase.LOADING, Phase.LOADING, Phase.COMPILING, Phase.KV_CACHE, Phase.SERVING]
+    assert seen[3].detail == "2,097,152 tokens"
+
+
 def test_waiting_for_the_gpu_is_a_phase_and_a_new_start_hides_the_old() -> None:
     waiting = vllm_progress(VLLM_WAITING)
     assert waiting
