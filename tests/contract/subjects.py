@@ -167,4 +167,3 @@ class ReleasedApi(RealVllm):
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "PYTHONPATH": "/tmp/released"}
-

@@ -34,14 +34,22 @@ def test_health_needs_no_key(clause: Clause, server: Running) -> None:
 @pytest.mark.server("generating")
 def test_models(clause: Clause, server: Running) -> None:
     answer = ask(server, "GET", "/v1/models", headers=AUTHORIZED)
-    clause.check((answer.status, [one["id"] for one in answer.json()["data"]] if answer.status == 200 else None), (200, [MODEL]))
+    clause.check(
+        (answer.status, [one["id"] for one in answer.json()["data"]] if answer.status == 200 else None), (200, [MODEL])
+    )
 
 
 @pytest.mark.server("generating")
 def test_chat(clause: Clause, server: Running) -> None:
     body = ask(server, "POST", PATH, CHAT, headers=AUTHORIZED).json()
     choice = body["choices"][0]
-    observed = (body["object"], choice["message"]["role"], bool(choice["message"]["content"]), choice["finish_reason"], body["usage"]["completion_tokens"])
+    observed = (
+        body["object"],
+        choice["message"]["role"],
+        bool(choice["message"]["content"]),
+        choice["finish_reason"],
+        body["usage"]["completion_tokens"],
+    )
     clause.check(observed, ("chat.completion", "assistant", True, "length", 4))
 
 
@@ -54,14 +62,21 @@ def test_the_answer_names_the_model(clause: Clause, server: Running) -> None:
 def test_a_stream_is_the_whole_in_pieces(clause: Clause, server: Running) -> None:
     answer = ask(server, "POST", PATH, {**CHAT, "stream": True}, headers=AUTHORIZED)
     whole = ask(server, "POST", PATH, CHAT, headers=AUTHORIZED).json()["choices"][0]["message"]["content"]
-    observed = (answer.headers["content-type"].partition(";")[0], "".join(map(text_of, chunks(answer))) == whole, len(chunks(answer)) > 2)
+    observed = (
+        answer.headers["content-type"].partition(";")[0],
+        "".join(map(text_of, chunks(answer))) == whole,
+        len(chunks(answer)) > 2,
+    )
     clause.check(observed, ("text/event-stream", True, True))
 
 
 @pytest.mark.server("generating")
 def test_a_stream_says_why_it_ends(clause: Clause, server: Running) -> None:
     found = chunks(ask(server, "POST", PATH, {**CHAT, "stream": True}, headers=AUTHORIZED))
-    clause.check([choice.get("finish_reason") for chunk in found for choice in chunk["choices"] if choice.get("finish_reason")], ["length"])
+    clause.check(
+        [choice.get("finish_reason") for chunk in found for choice in chunk["choices"] if choice.get("finish_reason")],
+        ["length"],
+    )
 
 
 @pytest.mark.server("generating")
@@ -82,7 +97,10 @@ def test_refusals(clause: Clause, server: Running, name: str) -> None:
     """Statuses alone: the words are each engine's own."""
     json_headers = {**AUTHORIZED, "content-type": "application/json"}
     status, contract = {
-        "unknown model": lambda: (ask(server, "POST", PATH, {**CHAT, "model": "gpt-4"}, headers=AUTHORIZED).status, 404),
+        "unknown model": lambda: (
+            ask(server, "POST", PATH, {**CHAT, "model": "gpt-4"}, headers=AUTHORIZED).status,
+            404,
+        ),
         "broken JSON": lambda: (ask(server, "POST", PATH, raw=b"{bad", headers=json_headers).status, 400),
         "no messages": lambda: (ask(server, "POST", PATH, {"model": MODEL}, headers=AUTHORIZED).status, 400),
         "unknown path": lambda: (ask(server, "GET", "/nope", headers=AUTHORIZED).status, 404),

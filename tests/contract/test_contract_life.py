@@ -117,9 +117,11 @@ def interrupt(running: Running, subject: Subject) -> Stopped:
 
 @pytest.mark.server("aborting")
 def test_sigterm_aborts_what_runs_or_waits_for_the_client(clause: Clause, servers: Servers) -> None:
-    """Both were seen of the real one (2 and 3 of 5 tries); a client that leaves ends the wait. The exit code is 0 either way."""
+    """What the client gets is a matter of who is first: of the real one's stream an end by `abort`, by an error event, and none until the
+    client leaves were seen (2, 1 and 3 of 6 tries). The exit code is 0 in any case, and it ends.
+    """
     stopped = servers.once("aborting", stop_with_a_stream)
-    clause.check((stopped.code, stopped.end), (0, OneOf("abort", "cut off", "waits for its client")))
+    clause.check((stopped.code, stopped.end), (0, OneOf("abort", "error", "cut off", "waits for its client")))
 
 
 @pytest.mark.server("draining")

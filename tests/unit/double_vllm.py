@@ -12,7 +12,6 @@ import httpx
 from double_processes import (
     Double,
     running,
-    smi,
     start_vllm,
     wait_for,
 )
@@ -60,7 +59,3 @@ def stream_in_thread(double: Double, body: dict[str, Any]) -> tuple[threading.Th
     thread.start()
     wait_for(lambda: metric(double, "num_requests_running") == 1, "the request runs")
     return thread, lines
-
-
-def engine_pid(host: Path) -> int:
-    return int(smi(host, "--query-compute-apps=pid", "--format=csv,noheader").stdout.split()[0])

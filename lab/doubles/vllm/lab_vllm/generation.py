@@ -133,7 +133,9 @@ class Scheduler:
         finally:
             self.running.discard(request)
             self.free.release()
-            self.metrics.finished(request, reason, started=started, first=first, last=last)
+            # A client that left, and an engine that died, are counted nowhere (abort_requests of output_processor.py).
+            if reason != "abort" or (request.abort.is_set() and not self.dead):
+                self.metrics.finished(request, reason, started=started, first=first, last=last)
 
     def _raise_if_dead(self) -> None:
         if self.dead:
