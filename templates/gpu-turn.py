@@ -159,8 +159,9 @@ def watch(engine: int, locks: Locks, health: str | None, max_hold: float) -> int
             continue
         held = time.monotonic() - begun
         if health and answers(health):
-            locks.release()
+            # Said first: the next one may have the lock, and say so, before this process runs again.
             say(f"engine answers, GPU lock released after {held:.1f} s")
+            locks.release()
         elif held > max_hold:
             locks.release()
             say(f"engine does not answer after {held:.0f} s, GPU lock released so that others can start")
