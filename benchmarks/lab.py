@@ -21,7 +21,9 @@ READY_LINE = "Application startup complete"
 def in_lab(*command: str, seconds: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command by lab/run. Ends the program with the command's last words when it fails, unless ``check`` is False."""
     try:
-        done = subprocess.run([ROOT / "lab/run", *command], cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(
+            [ROOT / "lab/run", *command], cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired:
         sys.exit(f"{' '.join(command)}: no end after {seconds:.0f} s")
     if check and done.returncode:

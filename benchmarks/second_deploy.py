@@ -1,6 +1,6 @@
 """A deploy that finds nothing to do: its wall time, and the SSH sessions that it opens on each host.
 
-    .venv/bin/python -m benchmarks.second_deploy
+.venv/bin/python -m benchmarks.second_deploy
 """
 
 from __future__ import annotations

@@ -174,9 +174,7 @@ def _cards(output: str) -> Mapping[int, Card]:
         return {}
 
 
-def judge(
-    fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: str = ""
-) -> HostStatus:
+def judge(fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: str = "") -> HostStatus:
     """A host's status from what its probe found. Pure."""
     return HostStatus(
         host.name,
@@ -257,9 +255,7 @@ def _rows(host: HostStatus) -> list[tuple[str, ...]]:
             shown = (f"{used / 1024:.1f} of {total / 1024:.1f} GiB" for used, total in instance.gpu_memory_mib)
             memory = ", ".join(shown) or "?"
         gpus = ",".join(map(str, instance.gpus))
-        rows.append(
-            (instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory)
-        )
+        rows.append((instance.name, gpus, instance.url, instance.model, instance.container, instance.health, memory))
     for gateway in host.gateways:
         rows.append((gateway.name, "-", gateway.url, ", ".join(gateway.models), gateway.container, gateway.health, "-"))
     return rows

@@ -50,11 +50,20 @@ def main() -> int:
     except Failure as failure:
         print(f"ERROR {' '.join(str(failure).split())}", flush=True)  # one line: the deploy shows the last one
         return 1
-    manifest = {"repository": arguments.repository, "revision": arguments.revision, "commit": commit, "checked": checked, "files": files}
+    manifest = {
+        "repository": arguments.repository,
+        "revision": arguments.revision,
+        "commit": commit,
+        "checked": checked,
+        "files": files,
+    }
     temporary = directory / (MANIFEST + ".new")
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
     temporary.replace(directory / MANIFEST)
-    print(f"{arguments.repository}: {len(files)} files, {sum(f['size'] for f in files.values()) / 1e9:.2f} GB, {checked} right", flush=True)
+    print(
+        f"{arguments.repository}: {len(files)} files, {sum(f['size'] for f in files.values()) / 1e9:.2f} GB, {checked} right",
+        flush=True,
+    )
     return 0
 
 
@@ -71,7 +80,9 @@ def listing(repository, revision, exclude):
     except RevisionNotFoundError:
         raise Failure(f"{repository} has no revision {revision}: correct `revision` of the model") from None
     except RepositoryNotFoundError:
-        raise Failure(f"{endpoint} has no repository {repository}, or it is private: correct `repository`, or give a token") from None
+        raise Failure(
+            f"{endpoint} has no repository {repository}, or it is private: correct `repository`, or give a token"
+        ) from None
     except HfHubHTTPError as error:
         raise Failure(f"{endpoint} answers {error}: try again, or set another `mirrors['hub']`") from None
     except Exception as error:  # no route, no name, time-out: huggingface_hub passes on whatever its HTTP client raises
@@ -89,27 +100,39 @@ def listing(repository, revision, exclude):
 
 
 def gated(repository):
-    return Failure(f"{repository} is gated: accept its licence on the hub and give a token (`keys` in group_data/all.py)")
+    return Failure(
+        f"{repository} is gated: accept its licence on the hub and give a token (`keys` in group_data/all.py)"
+    )
 
 
 def download(directory, repository, commit, wanted):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    missing = {path: size for path, (size, _, _) in wanted.items() if not (directory / path).is_file() or (directory / path).stat().st_size != size}
+    missing = {
+        path: size
+        for path, (size, _, _) in wanted.items()
+        if not (directory / path).is_file() or (directory / path).stat().st_size != size
+    }
     need, free = sum(missing.values()), os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
     if need > free:
-        raise Failure(f"{repository} needs {need / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free: make room, or choose another model_directory")
+        raise Failure(
+            f"{repository} needs {need / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free: make room, or choose another model_directory"
+        )
     if not missing:
         return
     stop = threading.Event()
-    threading.Thread(target=report, args=(directory, sum(size for size, _, _ in wanted.values()), stop), daemon=True).start()
+    threading.Thread(
+        target=report, args=(directory, sum(size for size, _, _ in wanted.values()), stop), daemon=True
+    ).start()
     try:
         snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=list(missing), max_workers=4)
     except GatedRepoError:  # the listing is open to everybody
         raise gated(repository) from None
     except Exception as error:
-        raise Failure(f"download of {repository} stopped: {type(error).__name__}: {str(error)[:300]}; the next deploy goes on from here") from None
+        raise Failure(
+            f"download of {repository} stopped: {type(error).__name__}: {str(error)[:300]}; the next deploy goes on from here"
+        ) from None
     finally:
         stop.set()
 
@@ -118,7 +141,10 @@ def report(directory, total, stop):
     """A line each second with what has arrived, half files included."""
     while not stop.wait(1):
         have = sum(path.stat().st_size for path in list(directory.rglob("*")) if path.is_file())
-        print(f"{min(have, total) / 1e9:.2f} of {total / 1e9:.2f} GB ({min(100, 100 * have // max(total, 1))} %)", flush=True)
+        print(
+            f"{min(have, total) / 1e9:.2f} of {total / 1e9:.2f} GB ({min(100, 100 * have // max(total, 1))} %)",
+            flush=True,
+        )
 
 
 def check_sums(directory, repository, commit, wanted):
@@ -130,8 +156,10 @@ def check_sums(directory, repository, commit, wanted):
                 break
             (directory / path).unlink(missing_ok=True)
             if attempt == 2:
-                raise Failure(f"{path} of {repository} arrived with the checksum {found}, the hub says {checksum}: something on the way "
-                              "changes files; set another `mirrors['hub']`")
+                raise Failure(
+                    f"{path} of {repository} arrived with the checksum {found}, the hub says {checksum}: something on the way "
+                    "changes files; set another `mirrors['hub']`"
+                )
             download(directory, repository, commit, {path: (size, algorithm, checksum)})
         files[path] = {"size": (directory / path).stat().st_size, algorithm: checksum}
     return files
@@ -151,12 +179,16 @@ def check_structure(directory):
     """Files that somebody copied here: complete by the index, and no weight file cut off."""
     weights = sorted(directory.glob("*.safetensors"))
     if not (directory / "config.json").is_file() or not (weights or list(directory.glob("*.bin"))):
-        raise Failure(f"{directory.name} is not on this host and the hub cannot be reached: set `mirrors` or `proxy`, or copy the model's files "
-                      "into its directory")
+        raise Failure(
+            f"{directory.name} is not on this host and the hub cannot be reached: set `mirrors` or `proxy`, or copy the model's files "
+            "into its directory"
+        )
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         try:
-            lacking = sorted(set(json.loads(index.read_text())["weight_map"].values()) - {path.name for path in weights})
+            lacking = sorted(
+                set(json.loads(index.read_text())["weight_map"].values()) - {path.name for path in weights}
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Failure(f"{index.name} of {directory.name} cannot be read: copy it again") from None
         if lacking:
@@ -166,14 +198,32 @@ def check_structure(directory):
             try:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length))
-                end = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-            except (struct.error, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError, OverflowError):
-                raise Failure(f"{path.name} of {directory.name} is not a safetensors file (a Git LFS pointer, or half a file): copy it again") from None
+                end = (
+                    8
+                    + length
+                    + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+                )
+            except (
+                struct.error,
+                ValueError,
+                KeyError,
+                IndexError,
+                TypeError,
+                AttributeError,
+                MemoryError,
+                OverflowError,
+            ):
+                raise Failure(
+                    f"{path.name} of {directory.name} is not a safetensors file (a Git LFS pointer, or half a file): copy it again"
+                ) from None
         if end != path.stat().st_size:
-            raise Failure(f"{path.name} of {directory.name} has {path.stat().st_size} bytes, its header says {end}: copy it again")
+            raise Failure(
+                f"{path.name} of {directory.name} has {path.stat().st_size} bytes, its header says {end}: copy it again"
+            )
     return {
         str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": digest(path, "sha256")}
-        for path in sorted(directory.rglob("*")) if path.is_file() and path.name != MANIFEST and ".cache" not in path.parts
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and ".cache" not in path.parts
     }
 
 

@@ -122,7 +122,18 @@ def compile_python(root: Path, sources: Iterable[Path]) -> None:
     unchecked-hash: the compiled file is used whatever the source's time stamp, which a layer sets to 0.
     """
     names = "".join(f"/{source.relative_to(root)}\n" for source in sorted(sources))
-    compiler = ["/usr/bin/python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-i", "-"]
+    compiler = [
+        "/usr/bin/python3",
+        "-m",
+        "compileall",
+        "-q",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+        "-i",
+        "-",
+    ]
     (root / "dev/shm").mkdir(exist_ok=True)  # several processes talk through it
     run(["chroot", root, *compiler], stdin=names.encode())
 

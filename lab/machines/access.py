@@ -31,7 +31,10 @@ def prepare(lab: Lab) -> None:
     SSH.mkdir(mode=0o700, parents=True, exist_ok=True)
     HOST_KEYS.mkdir(parents=True, exist_ok=True)
     if not KEY.exists():
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stoker lab", "-f", str(KEY)], what="making the lab's ssh key")
+        run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stoker lab", "-f", str(KEY)],
+            what="making the lab's ssh key",
+        )
     configuration = ssh_config(lab)
     (SSH / "config").write_text(configuration)
     folder = network.files(lab.network)

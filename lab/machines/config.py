@@ -153,7 +153,9 @@ def check(lab: Lab) -> list[str]:
     mistakes += _twice("GPU uuid", [gpu.uuid for machine in lab.machines for gpu in machine.gpus])
     internets = [machine for machine in lab.machines if machine.kind == "internet"]
     if len(internets) != 1 or internets[0].address != lab.network.gateway:
-        mistakes.append(f"exactly one machine of kind internet is needed, with the gateway's address {lab.network.gateway}")
+        mistakes.append(
+            f"exactly one machine of kind internet is needed, with the gateway's address {lab.network.gateway}"
+        )
     return mistakes
 
 

@@ -17,7 +17,13 @@ def build(real: Sequence[str] = ()) -> None:
     `real`: the options of lab.internet.build for real engines.
     """
     argv = ["nice", "-n", "5", sys.executable, "-m", "lab.internet.build", "--cache", str(cache()), *real]
-    stream(argv, ui.say, cwd=ROOT, env={"DOCKER_HOST": daemon.DOCKER_HOST}, what="making the content of the internet machine")
+    stream(
+        argv,
+        ui.say,
+        cwd=ROOT,
+        env={"DOCKER_HOST": daemon.DOCKER_HOST},
+        what="making the content of the internet machine",
+    )
 
 
 def folder() -> Path:

@@ -102,7 +102,7 @@ def uptime(machine: Machine) -> str:
 
 
 def container_state(machine: Machine) -> str:
-    """"running", "exited" and so on, or "absent"; "incomplete" for a machine whose making was interrupted."""
+    """ "running", "exited" and so on, or "absent"; "incomplete" for a machine whose making was interrupted."""
     done = daemon.docker("inspect", "--format", "{{.State.Status}} {{.Id}}", machine.container, check=False)
     if done.returncode != 0:
         return "absent"
@@ -119,7 +119,9 @@ def image_is_current(machine: Machine) -> bool:
 
 def pid(machine: Machine) -> int:
     """The machine's first process, as this computer numbers it. Raises LabError when the machine is off."""
-    shown = daemon.docker("inspect", "--format", "{{.State.Pid}}", machine.container, what=f"finding {machine.name}").stdout
+    shown = daemon.docker(
+        "inspect", "--format", "{{.State.Pid}}", machine.container, what=f"finding {machine.name}"
+    ).stdout
     number = int(shown)
     if number == 0:
         raise LabError(_not_up(machine, "its first process has ended"))
@@ -161,7 +163,12 @@ def _identity(lab: Lab, machine: Machine) -> bytes:
     resolver = "127.0.0.1" if machine.kind == "internet" else lab.network.gateway
     files: list[File] = [
         ("etc/hostname", f"{machine.name}\n", 0o644, ROOT_USER),
-        ("etc/hosts", f"127.0.0.1\tlocalhost\n127.0.1.1\t{machine.name}\n::1\tlocalhost ip6-localhost\n", 0o644, ROOT_USER),
+        (
+            "etc/hosts",
+            f"127.0.0.1\tlocalhost\n127.0.1.1\t{machine.name}\n::1\tlocalhost ip6-localhost\n",
+            0o644,
+            ROOT_USER,
+        ),
         ("etc/resolv.conf", f"nameserver {resolver}\n", 0o644, ROOT_USER),
         ("etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444, ROOT_USER),
     ]

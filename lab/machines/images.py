@@ -60,7 +60,9 @@ def name(machine: Machine) -> str:
 
 def base_key(machine: Machine) -> str:
     """The hash of everything that the machine's root file system is made of."""
-    return digest(machine.release, *_packages(machine), *(rootfs.IMAGE_FILES / part for part in ("entry", "customize.sh")))
+    return digest(
+        machine.release, *_packages(machine), *(rootfs.IMAGE_FILES / part for part in ("entry", "customize.sh"))
+    )
 
 
 def digest(*inputs: str | Path) -> str:

@@ -32,4 +32,6 @@ def wait_until_it_answers(lab: Lab) -> None:
         if wait_until(all_right, ANSWER_SECONDS):
             return
     failed = hosts.execute(lab.internet, "systemctl", "--failed", "--plain", "--no-legend").strip()
-    raise LabError(f"the internet machine does not serve as it should:\n{said.strip()}\n    failed units there: {failed or 'none'}")
+    raise LabError(
+        f"the internet machine does not serve as it should:\n{said.strip()}\n    failed units there: {failed or 'none'}"
+    )

@@ -25,7 +25,9 @@ def only_one(command: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise LabError(f"another command is at work on the lab: {file.read().strip() or 'unknown'}; wait for it to end") from None
+            raise LabError(
+                f"another command is at work on the lab: {file.read().strip() or 'unknown'}; wait for it to end"
+            ) from None
         file.truncate(0)
         file.write(f"{command} (process {os.getpid()}, checkout {ROOT})")
         file.flush()

@@ -142,7 +142,11 @@ def _memory_gb() -> float:
 
 def _memory() -> str:
     there = _memory_gb()
-    return "" if there >= REAL_MEMORY_GB else f"{REAL_MEMORY_GB} GB of memory are needed for five real engines, there are {there:.1f} GB"
+    return (
+        ""
+        if there >= REAL_MEMORY_GB
+        else f"{REAL_MEMORY_GB} GB of memory are needed for five real engines, there are {there:.1f} GB"
+    )
 
 
 def _candidate(package: str) -> bool:

@@ -32,8 +32,17 @@ def make(release: str, include: list[str], tar: Path) -> None:
     except BuildError as error:
         raise LabError(str(error)) from None
     part = tar.with_suffix(".part")
-    argv = ["nice", "-n", "5", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar", "--architectures=amd64"]
-    argv += [f"--include={','.join(include)}", f"--customize-hook={IMAGE_FILES}/customize.sh \"$1\""]
+    argv = [
+        "nice",
+        "-n",
+        "5",
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=tar",
+        "--architectures=amd64",
+    ]
+    argv += [f"--include={','.join(include)}", f'--customize-hook={IMAGE_FILES}/customize.sh "$1"']
     argv += [f"--aptopt={option}" for option in fetching_options()]
     argv += [release, str(part), f"deb [signed-by={mirror.signed_by}] {mirror.uri} {release} main"]
     run(argv, what=f"making the Debian {release} root file system")
@@ -42,5 +51,7 @@ def make(release: str, include: list[str], tar: Path) -> None:
 
 def fetching_options() -> list[str]:
     """The lines of this computer's apt configuration that say how to fetch."""
-    dump = run(["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n'], what="reading apt's configuration").stdout
+    dump = run(
+        ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n'], what="reading apt's configuration"
+    ).stdout
     return [line for line in dump.splitlines() if line.startswith(FETCHING)]

@@ -70,7 +70,12 @@ def run(
 
 
 def stream(
-    argv: Sequence[str], on_line: Callable[[str], None], *, what: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """Run a program and hand on every line of its output as it comes. Raises LabError with the last lines when it fails."""
     process = subprocess.Popen(

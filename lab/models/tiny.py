@@ -67,7 +67,9 @@ def bytes_tokenizer(specials: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def chat_tokenizer(tokens: dict[str, str], more: tuple[str, ...], template: str, context: int) -> PreTrainedTokenizerFast:
+def chat_tokenizer(
+    tokens: dict[str, str], more: tuple[str, ...], template: str, context: int
+) -> PreTrainedTokenizerFast:
     """The tokenizer of a chat model with `context` tokens, its template in it."""
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=bytes_tokenizer([*tokens.values(), *more]),
@@ -80,7 +82,12 @@ def chat_tokenizer(tokens: dict[str, str], more: tuple[str, ...], template: str,
 
 
 def chat_model(
-    out: Path, tokenizer: PreTrainedTokenizerFast, make: Callable[[Any], Any], config: Callable[..., Any], context: int, **more: Any
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    make: Callable[[Any], Any],
+    config: Callable[..., Any],
+    context: int,
+    **more: Any,
 ) -> None:
     """A decoder of two layers with random weights in bfloat16, as the published models are."""
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}

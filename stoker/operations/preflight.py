@@ -12,7 +12,8 @@ from pyinfra.api import FunctionCommand, operation
 from stoker.facts.reach import Reach
 from stoker.operations.memory import current
 from stoker.plan.downloads import addresses
-from stoker.plan.preflight import Refusal, refusals, unreachable_sources
+from stoker.plan.finding import Finding, refusals
+from stoker.plan.preflight import findings, unreachable_sources
 from stoker.run.session import Session
 
 
@@ -21,27 +22,26 @@ def barrier(name: str, run: Session, host_name: str) -> None:
 
     Preparing happens for all hosts before anything is executed, also with ``pyinfra -y``.
     """
-    run.refusals[host_name] = verdict(run, host_name)
+    run.findings[host_name] = verdict(run, host_name)
     _barrier(name=name, run=run)
 
 
-def verdict(run: Session, host_name: str) -> list[Refusal]:
+def verdict(run: Session, host_name: str) -> list[Finding]:
     described = run.fleet.host(host_name)
     found = current(host, run.fleet)
-    against = refusals(described, found, int(time.time()))
+    said = findings(described, found, int(time.time()))
     wanted = addresses(described.only(run.only), found)
-    if wanted and not against:
+    if wanted and not refusals({host_name: said}):
         # Mirrors matter only when something has to be downloaded.
         reach: dict[str, str] = host.get_fact(Reach, addresses=wanted)
-        against = unreachable_sources(described, reach)
-    return against
+        said += unreachable_sources(described, reach)
+    return said
 
 
 @operation()
 def _barrier(run: Session) -> Generator[Any, None, None]:
     unreachable = unreachable_hosts(state)
-    against = [refusal for found in run.refusals.values() for refusal in found]
-    if not against and (not unreachable or run.skip_unreachable):
+    if not refusals(run.findings) and (not unreachable or run.skip_unreachable):
         host.noop("nothing speaks against it")
         return
     yield FunctionCommand(_refuse, (run, unreachable), {})
@@ -57,8 +57,9 @@ def unreachable_hosts(pyinfra_state: Any) -> list[str]:
 
 
 def _refuse(state: Any, host: Any, run: Session, unreachable: list[str]) -> bool:
-    mine = run.refusals.get(host.name, [])
-    others = [name for name, found in run.refusals.items() if found and name != host.name] + unreachable
+    against = refusals(run.findings)
+    mine = against.get(host.name, [])
+    others = [name for name in against if name != host.name] + unreachable
     for refusal in mine:
         host.log_styled(f"refused: {refusal.reason}", fg="red", log_func=logger.error)
         host.log(f"  remedy: {refusal.remedy}", log_func=logger.error)

@@ -39,7 +39,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     Failure(
         "shared-memory",
         # vLLM 0.32.0 for CPU, seen in the lab: its worker is a process of its own, as with tensor parallel.
-        re.compile(r"Insufficient space in /dev/shm for shared-memory allocation: (?P<need>\d+ \w+) required, (?P<free>\d+ \w+) free"),
+        re.compile(
+            r"Insufficient space in /dev/shm for shared-memory allocation: (?P<need>\d+ \w+) required, (?P<free>\d+ \w+) free"
+        ),
         "the engine's processes need {need} of shared memory and the container has {free} free",
         "set shm_size for the service; Stoker does for tensor parallel and for the profile vllm-cpu: is `profiles` set in group_data?",
     ),

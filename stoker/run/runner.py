@@ -37,6 +37,7 @@ from pyinfra_cli.prints import build_plan_json
 from pyinfra_cli.util import exec_file, load_deploy_file
 
 from stoker.inventory import fleet_of, load_inventory
+from stoker.plan.finding import refusals, warnings
 from stoker.run import interrupt, show
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.run.session import Session, begin
@@ -220,8 +221,10 @@ def _run(state: State, options: Options, run: Session) -> int:
             return Exit.NOT_STARTED
     state.set_stage(StateStage.Prepare)
     load_deploy_file(state, str(options.deploy_file))
-    if any(run.refusals.values()):
-        show.refusals(run.refusals)
+    against = refusals(run.findings)
+    show.warnings([warning for found in run.findings.values() for warning in warnings(found)])
+    if against:
+        show.refusals(against)
         return Exit.NOT_STARTED
     if state.failed_hosts - {host for host in state.inventory if host.name in unreached}:
         return Exit.FAILED

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stoker.plan.preflight import Refusal
+from stoker.plan.finding import Finding, refusals
 from stoker.ready.board import Board
 from stoker.ready.outcome import Outcome
 from stoker.spec.fleet import Fleet
@@ -22,7 +22,8 @@ class Session:
     fleet: Fleet
     only: tuple[str, ...] = ()
     skip_unreachable: bool = False
-    refusals: dict[str, list[Refusal]] = field(default_factory=dict)
+    #: What the preflight found on each host.
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
     board: Board = field(default_factory=Board)
     #: What the plan found to do on each host, in order.
     planned: dict[str, list[Action]] = field(default_factory=dict)
@@ -34,7 +35,7 @@ class Session:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def refused(self, host_name: str) -> bool:
-        return bool(self.refusals.get(host_name))
+        return host_name in refusals(self.findings)
 
     def hub_token(self, host_name: str) -> str | None:
         """The secret itself, from this machine's environment."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stoker.plan.preflight import Refusal
+from stoker.plan.finding import Finding
 from stoker.steps.action import Action
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -39,7 +39,14 @@ def plan(
             console.print(f"    [dim]{escape(note)}[/]")
 
 
-def refusals(found: Mapping[str, Sequence[Refusal]]) -> None:
+def warnings(found: Sequence[Finding]) -> None:
+    """What the preflight says and does not stop for."""
+    for one in found:
+        word = "[yellow]Warning[/]" if one.severity == "warn" else "[dim]Note[/]"
+        console.print(f"{word}: {escape(str(one))}")
+
+
+def refusals(found: Mapping[str, Sequence[Finding]]) -> None:
     count = sum(map(len, found.values()))
     console.print(
         f"[red bold]Refused[/]: {count} reason{'s' if count != 1 else ''} not to start; nothing was changed on any host."

@@ -15,7 +15,9 @@ HOSTS = {"gpu10": ("192.168.31.10", 3), "gpu65": ("192.168.31.65", 2)}
 
 
 def lab(command: str, *arguments: str, seconds: float = 20) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(ROOT / "lab" / command), *arguments], capture_output=True, text=True, timeout=seconds, check=False)
+    return subprocess.run(
+        [str(ROOT / "lab" / command), *arguments], capture_output=True, text=True, timeout=seconds, check=False
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,9 @@ from lab.real import settings
 pytestmark = pytest.mark.real
 
 LAB_SECONDS = 900  # from nothing it builds the image
-LOAD_SECONDS = 900  # two of five servers load after another, on two cores that all share; a limit, it takes about four minutes
+LOAD_SECONDS = (
+    900  # two of five servers load after another, on two cores that all share; a limit, it takes about four minutes
+)
 ENGINE = settings.engine("vllm-cpu")
 IMAGE = f"{ENGINE['name']}:{ENGINE['tags'][0]}"
 QWEN = "vllm_qwen_gpu2"

@@ -38,7 +38,10 @@ def results() -> dict[str, Result]:
     report = run(FLEET, PLAN)
     if not report.of("pass"):
         hosts = ", ".join(host.name for host in FLEET.hosts)
-        pytest.fail(f"nothing answers on any host of {INVENTORY} ({hosts}): is it deployed, and can this machine reach it?", pytrace=False)
+        pytest.fail(
+            f"nothing answers on any host of {INVENTORY} ({hosts}): is it deployed, and can this machine reach it?",
+            pytrace=False,
+        )
     return {result.check.id: result for result in report.results}
 
 

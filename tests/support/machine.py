@@ -82,7 +82,11 @@ class Machine:
 
     def contacts(self) -> int:
         """How many connections of the controller sshd has noted, those that ended before the login included."""
-        return int(self.sh("journalctl -u ssh -o cat --no-pager | grep 192.168.31.2 | grep -c -e '^Accepted' -e preauth || true"))
+        return int(
+            self.sh(
+                "journalctl -u ssh -o cat --no-pager | grep 192.168.31.2 | grep -c -e '^Accepted' -e preauth || true"
+            )
+        )
 
     def read(self, path: str) -> str:
         return self.sh(f"cat {shlex.quote(path)}")

@@ -15,8 +15,13 @@ from stoker.spec.build import RawHost, build_fleet
 from stoker.spec.fleet import Fleet
 
 VERSIONS = {
-    "vllm": "vllm/vllm-openai:v0.19.1", "ollama": "ollama/ollama:0.32.15", "nginx": "nginx:1.30.6-alpine", "docker": "28.5.2",
-    "compose": "2.40.3", "container_toolkit": "1.20.0-1", "driver_branch": 580,
+    "vllm": "vllm/vllm-openai:v0.19.1",
+    "ollama": "ollama/ollama:0.32.15",
+    "nginx": "nginx:1.30.6-alpine",
+    "docker": "28.5.2",
+    "compose": "2.40.3",
+    "container_toolkit": "1.20.0-1",
+    "driver_branch": 580,
 }
 MODELS = {
     "llama": {"repository": "org/llama", "directory": "llama"},
@@ -43,8 +48,11 @@ class FakeDocker:
         engine = "nginx" if name == "nginx_0" else "ollama" if name == "bge_0" else "vllm"
         requests = [{"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={GPU_OF[name]}"]}] if name in GPU_OF else None
         return {
-            "Id": name, "RestartCount": 0, "State": {"Status": "running", "StartedAt": "t0"},
-            "Config": {"Image": VERSIONS[engine], "Env": []}, "HostConfig": {"DeviceRequests": requests},
+            "Id": name,
+            "RestartCount": 0,
+            "State": {"Status": "running", "StartedAt": "t0"},
+            "Config": {"Image": VERSIONS[engine], "Env": []},
+            "HostConfig": {"DeviceRequests": requests},
         }
 
 
@@ -102,6 +110,7 @@ class Rack:
 def rack(environment: Mapping[str, str] | None = None) -> Iterator[Rack]:
     """Everything serving; break what the test is about."""
     with ExitStack() as stack:
+
         def served(*models: str, **values: Any) -> StandIn:
             return stack.enter_context(StandIn(models, **values).serving())
 
@@ -114,22 +123,43 @@ def rack(environment: Mapping[str, str] | None = None) -> Iterator[Rack]:
 
 def host_data(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> dict[str, object]:
     """What group_data would say of the host."""
-    llama = {"engine": "vllm", "model": "llama", "gpus": [0], "arguments": {"gpu-memory-utilization": 0.45}, "environment": dict(environment)}
+    llama = {
+        "engine": "vllm",
+        "model": "llama",
+        "gpus": [0],
+        "arguments": {"gpu-memory-utilization": 0.45},
+        "environment": dict(environment),
+    }
     return {
-        "versions": VERSIONS, "models": MODELS, "gpus": {"count": 2, "card": "V100", "memory_gib": 32}, "address": "127.0.0.1",
-        "stacks": [{
-            "project": "p", "compose_file": "p.yaml", "model_directory": "/data/models",
-            "instances": [
-                {"name": "llama_0", "port": engines["llama_0"].port, **llama},
-                {"name": "llama_1", "port": engines["llama_1"].port, **llama},
-                {"name": "bge_0", "engine": "ollama", "model": "bge-m3", "gpus": [1], "port": engines["bge_0"].port},
-            ],
-            "gateway": {
-                "container": "nginx_0", "port": engines["nginx_0"].port, "config_file": "nginx.conf",
-                "pools": [
-                    {"name": "llama", "model": "llama", "kind": "chat", "prefix": "/llama", "default": True},
-                    {"name": "embed", "model": "bge-m3", "kind": "embeddings", "default": True},
+        "versions": VERSIONS,
+        "models": MODELS,
+        "gpus": {"count": 2, "card": "V100", "memory_gib": 32},
+        "address": "127.0.0.1",
+        "stacks": [
+            {
+                "project": "p",
+                "compose_file": "p.yaml",
+                "model_directory": "/data/models",
+                "instances": [
+                    {"name": "llama_0", "port": engines["llama_0"].port, **llama},
+                    {"name": "llama_1", "port": engines["llama_1"].port, **llama},
+                    {
+                        "name": "bge_0",
+                        "engine": "ollama",
+                        "model": "bge-m3",
+                        "gpus": [1],
+                        "port": engines["bge_0"].port,
+                    },
                 ],
-            },
-        }],
+                "gateway": {
+                    "container": "nginx_0",
+                    "port": engines["nginx_0"].port,
+                    "config_file": "nginx.conf",
+                    "pools": [
+                        {"name": "llama", "model": "llama", "kind": "chat", "prefix": "/llama", "default": True},
+                        {"name": "embed", "model": "bge-m3", "kind": "embeddings", "default": True},
+                    ],
+                },
+            }
+        ],
     }

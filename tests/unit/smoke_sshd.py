@@ -126,13 +126,20 @@ def connect(port: int) -> paramiko.SSHClient:
     """A client that trusts the server."""
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-    client.connect("127.0.0.1", port, username="operator", timeout=5, allow_agent=False, look_for_keys=False, password="")
+    client.connect(
+        "127.0.0.1", port, username="operator", timeout=5, allow_agent=False, look_for_keys=False, password=""
+    )
     return client
 
 
 def _execute(channel: paramiko.Channel, command: str, environment: Mapping[str, str]) -> None:
     process = subprocess.Popen(
-        ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment), bufsize=0
+        ["sh", "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        bufsize=0,
     )
     assert process.stdin is not None
     assert process.stdout is not None

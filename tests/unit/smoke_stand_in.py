@@ -95,9 +95,13 @@ class StandIn:
         if path == "/v1/models":
             return as_json({"object": "list", "data": [{"id": model} for model in self.models]})
         if path == "/api/ps":
-            return as_json({"models": [{"name": f"{model}:latest", "size": 1200, "size_vram": 1200} for model in self.models]})
+            return as_json(
+                {"models": [{"name": f"{model}:latest", "size": 1200, "size_vram": 1200} for model in self.models]}
+            )
         if path.endswith("/v1/chat/completions"):
-            return as_json({"model": body["model"], "choices": [{"message": {"role": "assistant", "content": self.content}}]})
+            return as_json(
+                {"model": body["model"], "choices": [{"message": {"role": "assistant", "content": self.content}}]}
+            )
         if path.endswith("/v1/embeddings"):
             data = [{"index": index, "embedding": self.embed(text)} for index, text in enumerate(body["input"])]
             return as_json({"model": body["model"], "data": data})
@@ -108,7 +112,10 @@ class StandIn:
         for name, value in {**headers, "Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        events = [json.dumps({"model": model, "choices": [{"delta": {"content": word + " "}}]}) for word in self.content.split()]
+        events = [
+            json.dumps({"model": model, "choices": [{"delta": {"content": word + " "}}]})
+            for word in self.content.split()
+        ]
         texts = [f"data: {event}\n\n".encode() for event in [*events, "[DONE]"]]
         self.late_streams -= 1
         for text in texts if self.pause is not None and self.late_streams < 0 else [b"".join(texts)]:

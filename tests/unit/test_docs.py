@@ -20,21 +20,23 @@ _MAKE_TARGET = re.compile(r"(?:^|[`(])(?:lab/run )?make ([a-z][a-z-]*)", re.MULT
 
 def anchors(text: str) -> list[str]:
     """The explicit anchors of a document, and those of its headings as GitHub makes them."""
-    headings = [re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-") for line in text.splitlines() if line.startswith("#")]
+    headings = [
+        re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
+        for line in text.splitlines()
+        if line.startswith("#")
+    ]
     return [*re.findall(r'<a id="([^"]+)"></a>', text), *headings]
 
 
 def preflight_anchors() -> Iterator[str]:
-    """The last word of every `yield (reason, remedy, anchor)` and of every Refusal that is made by hand."""
-    tree = ast.parse((PROJECT / "stoker/plan/preflight.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
-            parts = node.value.elts
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
-            parts = node.args
-        if parts and isinstance(parts[-1], ast.Constant):
-            yield str(parts[-1].value)
+    """The anchor of every Reason of a check, and of every Finding that is made by hand."""
+    place = {"Reason": 2, "Finding": 3}
+    for file in (PROJECT / "stoker/plan").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place:
+                anchor = node.args[place[node.func.id]]
+                if isinstance(anchor, ast.Constant):
+                    yield str(anchor.value)
 
 
 def test_every_refusal_of_the_preflight_is_explained() -> None:

@@ -12,7 +12,7 @@ from support.fleet import Data
 from support.states import DRIVER, NOW, cards, fleet_and_host
 
 from stoker.facts.state import SECTION, HostState, parse
-from stoker.plan.preflight import refusals
+from stoker.plan.preflight import findings
 from stoker.steps import docker, driver, sources
 from stoker.steps.action import File
 
@@ -155,7 +155,7 @@ def test_repository_files(system: Supported) -> None:
 @pytest.mark.parametrize("system", SUPPORTED.values(), ids=SUPPORTED)
 def test_a_deploy_onto_it_is_not_refused(system: Supported) -> None:
     _, host = fleet_and_host("llm")
-    assert refusals(host, facts(system.release), NOW) == []
+    assert findings(host, facts(system.release), NOW) == []
 
 
 @pytest.mark.parametrize("system", SUPPORTED.values(), ids=SUPPORTED)
@@ -202,7 +202,7 @@ def test_with_the_distributions_docker_only_nvidias_repository_is_added() -> Non
 )
 def test_other_systems_are_refused_with_a_sentence(release: str, name: str) -> None:
     _, host = fleet_and_host("llm")
-    (refusal,) = refusals(host, facts(release), NOW)
+    (refusal,) = findings(host, facts(release), NOW)
     assert refusal.reason == f"{name} is not supported"
     assert refusal.remedy == "use one of Debian 12, Debian 13, Ubuntu 22.04 (untested), Ubuntu 24.04 (untested)"
 
@@ -216,7 +216,7 @@ def test_the_driver_is_installed_on_ubuntu_where_that_is_asked_for() -> None:
 
     _, host = fleet_and_host("llm", change)
     state = facts(UBUNTU_22, NO_DRIVER, 127)
-    assert refusals(host, state, NOW) == []
+    assert findings(host, state, NOW) == []
     headers, install, load = driver.actions(host, state)
     assert headers.description == "install linux-headers-generic"
     assert "apt-mark" not in headers.script  # a new kernel needs new ones
@@ -239,7 +239,7 @@ def test_without_a_driver_the_deploy_is_refused_elsewhere(release: str, asked: b
 
     _, host = fleet_and_host("llm", change)
     state = facts(release, NO_DRIVER, 127)
-    (refusal,) = refusals(host, state, NOW)
+    (refusal,) = findings(host, state, NOW)
     assert refusal.reason == "no NVIDIA driver is installed"
     assert remedy in refusal.remedy
     assert driver.actions(host, state) == []

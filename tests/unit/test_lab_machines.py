@@ -81,7 +81,9 @@ def test_an_unknown_machine_is_answered_with_the_known_ones() -> None:
 
 
 def test_arguments() -> None:
-    options = parse("usage", ["gpu10", "--fresh", "--port=1", "--to", "a:2"], words=1, flags=["--fresh"], values=["--port", "--to"])
+    options = parse(
+        "usage", ["gpu10", "--fresh", "--port=1", "--to", "a:2"], words=1, flags=["--fresh"], values=["--port", "--to"]
+    )
     assert options.words == ("gpu10",)
     assert options.flags == {"--fresh"}
     assert options.values == {"--port": "1", "--to": "a:2"}
@@ -140,7 +142,9 @@ def test_package_lists_have_comments(tmp_path: Path) -> None:
 
 
 def test_a_bare_host_has_no_docker_and_no_curl() -> None:
-    names = rootfs.packages(rootfs.IMAGE_FILES / "packages-gpu.txt") + rootfs.packages(rootfs.IMAGE_FILES / "packages-machine.txt")
+    names = rootfs.packages(rootfs.IMAGE_FILES / "packages-gpu.txt") + rootfs.packages(
+        rootfs.IMAGE_FILES / "packages-machine.txt"
+    )
     assert not {"curl", "docker.io", "gnupg", "iptables"} & set(names)
 
 
@@ -171,7 +175,12 @@ def test_host_names_come_from_dns_only() -> None:
 
 
 def test_identity_files_have_their_owner_and_a_private_ssh_directory() -> None:
-    stream = hosts._tar([("home/operator/.ssh/authorized_keys", "key\n", 0o600, access.OPERATOR), ("etc/hostname", "gpu10\n", 0o644, (0, 0))])
+    stream = hosts._tar(
+        [
+            ("home/operator/.ssh/authorized_keys", "key\n", 0o600, access.OPERATOR),
+            ("etc/hostname", "gpu10\n", 0o644, (0, 0)),
+        ]
+    )
     with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
         entries = {entry.name: (oct(entry.mode), entry.uid, entry.gid, entry.isdir()) for entry in archive}
     assert entries == {
@@ -181,7 +190,9 @@ def test_identity_files_have_their_owner_and_a_private_ssh_directory() -> None:
     }
 
 
-@pytest.mark.parametrize("target", ["11434", "192.168.31.10:", "192.168.31.10:0", "192.168.31.10:99999", "192.168.31.10:http"])
+@pytest.mark.parametrize(
+    "target", ["11434", "192.168.31.10:", "192.168.31.10:0", "192.168.31.10:99999", "192.168.31.10:http"]
+)
 def test_forward_refuses_what_is_no_address(target: str) -> None:
     with pytest.raises(LabError):
         forward._target(config.load(), target)
@@ -226,13 +237,19 @@ def test_a_pid_counts_only_with_the_mark_in_its_command_line(tmp_path: Path) -> 
 
 def test_one_command_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marker, "LOCK", tmp_path / "lock")
-    with marker.only_one("lab/up"), pytest.raises(LabError, match="at work on the lab: lab/up"), marker.only_one("lab/down"):
+    with (
+        marker.only_one("lab/up"),
+        pytest.raises(LabError, match="at work on the lab: lab/up"),
+        marker.only_one("lab/down"),
+    ):
         pass
     with marker.only_one("lab/down"):
         pass
 
 
-def test_a_lab_of_another_checkout_is_refused_until_the_computer_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_of_another_checkout_is_refused_until_the_computer_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(marker, "RUN", tmp_path)
     monkeypatch.setattr(marker, "OWNER", tmp_path / "owner")
     monkeypatch.setattr(marker, "ROOT", Path("/home/a"))

@@ -12,7 +12,7 @@ from support.fleet import EMBEDDING, LLM, Data, instances
 from support.states import DRIVER, NOW, bare, cards, converged, fleet_and_host
 
 from stoker.facts.state import Container, Gpu, HostState, Listener
-from stoker.plan.preflight import refusals, unreachable_sources
+from stoker.plan.preflight import findings, unreachable_sources
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 
@@ -199,7 +199,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_reason_against(case: Case) -> None:
     _, host = fleet_and_host(case.group)
-    found = refusals(host, case.change(bare(host)), NOW)
+    found = findings(host, case.change(bare(host)), NOW)
     assert [refusal.reason for refusal in found] == [case.reason]
     (refusal,) = found
     assert refusal.host == host.name
@@ -210,8 +210,8 @@ def test_a_reason_against(case: Case) -> None:
 @pytest.mark.parametrize("group", ["llm", "embedding"])
 def test_nothing_speaks_against_a_bare_or_a_converged_host(group: str) -> None:
     fleet, host = fleet_and_host(group)
-    assert refusals(host, bare(host), NOW) == []
-    assert refusals(host, converged(fleet, host), NOW) == []
+    assert findings(host, bare(host), NOW) == []
+    assert findings(host, converged(fleet, host), NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_nothing_speaks_against_a_bare_or_a_converged_host(group: str) -> None:
 )
 def test_what_is_no_reason(change: Callable[[HostState], HostState]) -> None:
     _, host = fleet_and_host("llm")
-    assert refusals(host, change(bare(host)), NOW) == []
+    assert findings(host, change(bare(host)), NOW) == []
 
 
 def published(state: HostState, ports: dict[str, int]) -> HostState:
@@ -255,13 +255,13 @@ PORTS = {
 
 def test_our_own_containers_hold_our_ports() -> None:
     fleet, host = fleet_and_host("llm")
-    assert refusals(host, published(converged(fleet, host), PORTS), NOW) == []
+    assert findings(host, published(converged(fleet, host), PORTS), NOW) == []
 
 
 def test_ports_may_be_exchanged_between_described_containers() -> None:
     fleet, host = fleet_and_host("llm")
     swapped = {**PORTS, "vllm_qwen_gpu2": 11401, "vllm_llama_gpu0_0": 11405}
-    assert refusals(host, published(converged(fleet, host), swapped), NOW) == []
+    assert findings(host, published(converged(fleet, host), swapped), NOW) == []
 
 
 def test_a_new_port_may_be_taken_although_the_container_runs_on_its_old_one() -> None:
@@ -273,7 +273,7 @@ def test_a_new_port_may_be_taken_although_the_container_runs_on_its_old_one() ->
     _, host = fleet_and_host("llm", change)
     state = published(converged(old_fleet, old_host), PORTS)
     state = replace(state, listeners=[*state.listeners, Listener(8080, "tomcat (process 9)")])
-    (refusal,) = refusals(host, state, NOW)
+    (refusal,) = findings(host, state, NOW)
     assert refusal.reason == "port 8080, wanted by vllm_qwen_gpu2, is held by tomcat (process 9)"
 
 
@@ -286,7 +286,7 @@ def test_a_container_of_another_project_of_the_same_host_holds_a_port() -> None:
         containers={**state.containers, "old": foreign("old", "old-stack", 11405)},
         listeners=[*state.listeners, Listener(11405, "docker-proxy (process 5)")],
     )
-    (refusal,) = refusals(host, state, NOW)
+    (refusal,) = findings(host, state, NOW)
     assert refusal.reason == "port 11405, wanted by vllm_qwen_gpu2, is held by the container old"
 
 
@@ -301,7 +301,7 @@ def test_all_reasons_are_told_at_once() -> None:
         listeners=(Listener(11401, "x"), Listener(11402, "y")),
         free_bytes={"/var/lib": 0, "/data/projects/models": 0},
     )
-    assert [refusal.anchor for refusal in refusals(host, state, NOW)] == [
+    assert [refusal.anchor for refusal in findings(host, state, NOW)] == [
         "privileges",
         "driver-branch",
         "gpu-count",
@@ -314,7 +314,7 @@ def test_all_reasons_are_told_at_once() -> None:
 
 def test_a_host_that_says_nothing_is_not_blamed_for_what_it_is() -> None:
     _, host = fleet_and_host("llm")
-    (refusal,) = refusals(host, HostState(), NOW)
+    (refusal,) = findings(host, HostState(), NOW)
     assert refusal.reason.startswith("nothing could be found out about it: the connection was lost")
     assert refusal.remedy == "try `ssh 192.168.31.10 id`, and deploy again when that works"
 
@@ -322,7 +322,7 @@ def test_a_host_that_says_nothing_is_not_blamed_for_what_it_is() -> None:
 def test_without_a_driver_nothing_is_said_of_the_cards() -> None:
     _, host = fleet_and_host("llm")
     state = replace(bare(host), gpus=(), driver="", gpu_error="sh: 1: nvidia-smi: not found")
-    assert [refusal.anchor for refusal in refusals(host, state, NOW)] == ["driver-missing"]
+    assert [refusal.anchor for refusal in findings(host, state, NOW)] == ["driver-missing"]
 
 
 def test_debian_12s_own_docker_is_refused() -> None:
@@ -330,9 +330,9 @@ def test_debian_12s_own_docker_is_refused() -> None:
         data["all"]["docker"] = {"source": "distribution"}
 
     _, host = fleet_and_host("llm", change)
-    (refusal,) = refusals(host, replace(bare(host), os_codename="bookworm"), NOW)
+    (refusal,) = findings(host, replace(bare(host), os_codename="bookworm"), NOW)
     assert (refusal.reason, refusal.anchor) == ("Debian 12's own packages hold no Compose 2", "docker-source")
-    assert refusals(host, bare(host), NOW) == []
+    assert findings(host, bare(host), NOW) == []
 
 
 def test_newer_cards_may_have_newer_drivers() -> None:
@@ -345,7 +345,7 @@ def test_newer_cards_may_have_newer_drivers() -> None:
     _, host = fleet_and_host("llm", lambda data: change(data))
     card = Gpu(0, "GPU-1", "NVIDIA GeForce RTX 4090", 24564, "8.9")
     state = replace(bare_of(host), gpus=(card,), driver="595.10.01")
-    assert refusals(host, state, NOW) == []
+    assert findings(host, state, NOW) == []
 
 
 def bare_of(host: Any) -> HostState:
@@ -357,7 +357,7 @@ def bare_of(host: Any) -> HostState:
 
 def test_a_refusal_reads_well() -> None:
     _, host = fleet_and_host("embedding")
-    (refusal,) = refusals(host, having(driver="550.163.01")(bare(host)), NOW)
+    (refusal,) = findings(host, having(driver="550.163.01")(bare(host)), NOW)
     assert str(refusal) == (
         "192.168.31.65: with driver 550.163.01 Ollama would serve from the CPU instead of the Tesla P40, without an error\n"
         "    remedy: install branch 580 (570 is the oldest that works)\n"

@@ -10,7 +10,7 @@ from support.fleet import Data, instances
 from support.states import bare, converged, fleet_and_host, probe_output, steps
 
 from stoker.facts.state import HostState, parse
-from stoker.plan.preflight import refusals
+from stoker.plan.preflight import findings
 from stoker.render.compose import compose_file
 from stoker.smoke.check import CheckSkipped, Trace
 from stoker.smoke.checks_host import HostWitness, memory_checks
@@ -29,7 +29,7 @@ def on_cpu(data: Data) -> None:
 
 def reasons(state: HostState) -> list[str]:
     _, host = fleet_and_host("llm", on_cpu)
-    return [refusal.reason for refusal in refusals(host, state, state.time)]
+    return [refusal.reason for refusal in findings(host, state, state.time)]
 
 
 def test_no_card_is_proved_and_the_plan_says_so() -> None:
@@ -61,7 +61,7 @@ def test_a_larger_cache_counts() -> None:
             instance["environment"] = {"VLLM_CPU_KVCACHE_SPACE": "4"}
 
     _, host = fleet_and_host("llm", change)
-    (refusal,) = refusals(host, replace(bare(host), memory_kib=24 << 20), bare(host).time)
+    (refusal,) = findings(host, replace(bare(host), memory_kib=24 << 20), bare(host).time)
     assert "need 29.5" in refusal.reason
     assert refusal.anchor == "host-memory"
 
@@ -69,7 +69,7 @@ def test_a_larger_cache_counts() -> None:
 def test_with_cards_the_machines_memory_does_not_matter() -> None:
     _, host = fleet_and_host("llm")
     state = bare(host)
-    assert refusals(host, replace(state, memory_kib=1 << 20), state.time) == []
+    assert findings(host, replace(state, memory_kib=1 << 20), state.time) == []
 
 
 def test_the_machines_memory_is_asked_for() -> None:

@@ -96,8 +96,14 @@ def test_vectors_come_in_the_order_of_their_index() -> None:
 @pytest.mark.parametrize(
     ("broken", "found"),
     [
-        ([math.nan, 1.0, 1.0], "1 values are NaN"), ([math.inf, 1.0, 1.0], "infinite"), ([0.0, 0.0, 0.0], "0"),
-        ([1.0, 2.0], "2 values"), ([], "[]"), (None, "None"), ([1.0, None, 2.0], "None"), ("text", "text"),
+        ([math.nan, 1.0, 1.0], "1 values are NaN"),
+        ([math.inf, 1.0, 1.0], "infinite"),
+        ([0.0, 0.0, 0.0], "0"),
+        ([1.0, 2.0], "2 values"),
+        ([], "[]"),
+        (None, "None"),
+        ([1.0, None, 2.0], "None"),
+        ("text", "text"),
     ],
 )
 def test_unusable_vectors(broken: object, found: str) -> None:

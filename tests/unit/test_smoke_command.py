@@ -24,8 +24,13 @@ def test_the_whole_way(tmp_path: Path) -> None:
     programs.mkdir()
     with rack() as one, ssh_server(programs, NEEDS_ROOT="1") as port:
         data = {
-            **host_data(one.engines, {}), "ssh_port": port, "ssh_user": "operator", "ssh_password": "any", "_sudo": True,
-            "ssh_known_hosts_file": str(tmp_path / "known_hosts"), "ssh_config_file": "/dev/null",
+            **host_data(one.engines, {}),
+            "ssh_port": port,
+            "ssh_user": "operator",
+            "ssh_password": "any",
+            "_sudo": True,
+            "ssh_known_hosts_file": str(tmp_path / "known_hosts"),
+            "ssh_config_file": "/dev/null",
         }
         (tmp_path / "known_hosts").touch()
         (tmp_path / "inventory.py").write_text(f"boxes = [('127.0.0.1', {data!r})]\n", encoding="utf-8")
@@ -35,11 +40,18 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     report = json.loads((tmp_path / "smoke.json").read_text(encoding="utf-8"))
     failed = {f"{check['subject']}: {check['name']}" for check in report["checks"] if check["status"] == "fail"}
-    assert {name for name in failed if not name.endswith(": container")} <= {"GPU 0: memory", "GPU 1: memory", "nginx_0: spread over llama"}
+    assert {name for name in failed if not name.endswith(": container")} <= {
+        "GPU 0: memory",
+        "GPU 1: memory",
+        "nginx_0: spread over llama",
+    }
     assert len([name for name in failed if name.endswith(": container")]) == 4
     access = report["checks"][0]
     assert (access["name"], access["status"], access["summary"]) == ("docker over ssh", "pass", "Docker 28.5.2")
-    assert f"ssh -p {port} -l operator -F /dev/null -o UserKnownHostsFile={tmp_path}/known_hosts 127.0.0.1" in access["commands"][0]
+    assert (
+        f"ssh -p {port} -l operator -F /dev/null -o UserKnownHostsFile={tmp_path}/known_hosts 127.0.0.1"
+        in access["commands"][0]
+    )
     root = ElementTree.parse(tmp_path / "smoke.xml").getroot()
     assert root.attrib["tests"] == str(len(report["checks"]))
     assert "FAILED llama_0 on 127.0.0.1: container" in done.stdout
@@ -54,7 +66,9 @@ def test_an_inventory_that_is_not_there(tmp_path: Path) -> None:
 
 def test_an_instance_that_is_not_there(tmp_path: Path) -> None:
     with rack() as one:
-        (tmp_path / "inventory.py").write_text(f"boxes = [('127.0.0.1', {host_data(one.engines, {})!r})]\n", encoding="utf-8")
+        (tmp_path / "inventory.py").write_text(
+            f"boxes = [('127.0.0.1', {host_data(one.engines, {})!r})]\n", encoding="utf-8"
+        )
         done = stoker_smoke(tmp_path, "--only", "lama_0")
     assert done.returncode == 3
     assert "It has: llama_0, llama_1, bge_0, nginx_0" in done.stdout

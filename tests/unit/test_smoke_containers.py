@@ -16,8 +16,12 @@ SMI = "0, GPU-aa, 29491, 32768\n1, GPU-bb, 3, 32768\n"
 def inspection(**changes: Any) -> dict[str, Any]:
     state = {"Status": "running", "StartedAt": "t0", "ExitCode": 0, **changes.pop("State", {})}
     return {
-        "Id": "c1", "RestartCount": 0, "State": state, "Config": {"Image": IMAGE, "Env": []},
-        "HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-aa"]}]}, **changes,
+        "Id": "c1",
+        "RestartCount": 0,
+        "State": state,
+        "Config": {"Image": IMAGE, "Env": []},
+        "HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-aa"]}]},
+        **changes,
     }
 
 
@@ -33,7 +37,9 @@ def test_a_running_container() -> None:
 
 
 def test_earlier_restarts_are_told_but_no_failure() -> None:
-    assert containers.running("c", inspection(RestartCount=2), inspection(RestartCount=2), IMAGE).endswith("2 restarts before this smoke")
+    assert containers.running("c", inspection(RestartCount=2), inspection(RestartCount=2), IMAGE).endswith(
+        "2 restarts before this smoke"
+    )
 
 
 def test_containers_that_are_not_right() -> None:
@@ -42,7 +48,9 @@ def test_containers_that_are_not_right() -> None:
     assert "started again at t1" in found(inspection(), inspection(State={"StartedAt": "t1"}, RestartCount=1))
     assert "started again" in found(inspection(), inspection(Id="c2"))
     assert "image other:1" in found(inspection(), inspection(Config={"Image": "other:1"}))
-    assert "unhealthy: refused" in found(inspection(), inspection(State={"Health": {"Status": "unhealthy", "Log": [{"Output": "refused"}]}}))
+    assert "unhealthy: refused" in found(
+        inspection(), inspection(State={"Health": {"Status": "unhealthy", "Log": [{"Output": "refused"}]}})
+    )
 
 
 def test_cards() -> None:
@@ -72,7 +80,13 @@ def test_the_variable_counts_only_without_a_request() -> None:
 
 @pytest.mark.parametrize(
     ("described", "visible", "text"),
-    [([1], "GPU-bb", "made with GPU 0"), ([0], "", "sees no GPU"), ([0], "GPU-bb", "sees 1"), ([0, 1], "GPU-aa", "made with GPU 0"), ([2], "", "2 GPUs")],
+    [
+        ([1], "GPU-bb", "made with GPU 0"),
+        ([0], "", "sees no GPU"),
+        ([0], "GPU-bb", "sees 1"),
+        ([0, 1], "GPU-aa", "made with GPU 0"),
+        ([2], "", "2 GPUs"),
+    ],
 )
 def test_wrong_gpus(described: list[int], visible: str, text: str) -> None:
     with pytest.raises(CheckFailed) as caught:
@@ -86,7 +100,9 @@ def test_memory() -> None:
     assert containers.memory(containers.Card(0, "u", 1500, 24576), {"ollama": None}) == "1500 of 24576 MiB used"
 
 
-@pytest.mark.parametrize(("used", "shares"), [(3, {"ollama": None}), (14746, {"a": 0.45, "b": 0.45}), (40000, {"a": 0.9})])
+@pytest.mark.parametrize(
+    ("used", "shares"), [(3, {"ollama": None}), (14746, {"a": 0.45, "b": 0.45}), (40000, {"a": 0.9})]
+)
 def test_memory_that_is_not_right(used: int, shares: dict[str, float | None]) -> None:
     with pytest.raises(CheckFailed) as caught:
         containers.memory(containers.Card(0, "u", used, 32768), shares)

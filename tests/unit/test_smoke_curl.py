@@ -53,7 +53,13 @@ def test_a_key_is_sent_but_never_printed() -> None:
 def test_a_printed_key_works_from_its_variable() -> None:
     with StandIn(("m",)).serving() as server:
         request = Request(f"http://127.0.0.1:{server.port}/v1/models", key=Key("VLLM_API_KEY", "s3cret-value"))
-        subprocess.run(curl.printed(request), shell=True, capture_output=True, check=True, env={"PATH": "/usr/bin:/bin", "VLLM_API_KEY": "mine"})
+        subprocess.run(
+            curl.printed(request),
+            shell=True,
+            capture_output=True,
+            check=True,
+            env={"PATH": "/usr/bin:/bin", "VLLM_API_KEY": "mine"},
+        )
     assert server.requests[0][1]["Authorization"] == "Bearer mine"
 
 
@@ -83,7 +89,9 @@ def test_a_server_that_never_answers_costs_the_limit_only() -> None:
 
 
 def test_interim_answers_are_not_the_answer() -> None:
-    answer = curl.parse("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-Request-ID: abc\r\n\r\n{\"a\": 1}\n200 0.125\n", "")
+    answer = curl.parse(
+        'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-Request-ID: abc\r\n\r\n{"a": 1}\n200 0.125\n', ""
+    )
     assert (answer.status, answer.seconds, answer.body, answer.request_id) == (200, 0.125, '{"a": 1}', "abc")
 
 

@@ -21,7 +21,16 @@ def check(name: str, host: str = "box") -> Check:
 
 RESULTS = (
     Result(check("models"), "pass", 0.021, "llama", ("curl -q http://a",)),
-    Result(check("chat"), "fail", 1.5, "HTTP 500 after 1.5 s: [oops]", (LONG_COMMAND,), "HTTP 200", "HTTP 500 after 1.5 s: [oops]\x1b\nsecond line", "read the log"),
+    Result(
+        check("chat"),
+        "fail",
+        1.5,
+        "HTTP 500 after 1.5 s: [oops]",
+        (LONG_COMMAND,),
+        "HTTP 200",
+        "HTTP 500 after 1.5 s: [oops]\x1b\nsecond line",
+        "read the log",
+    ),
     Result(check("GPU", "other"), "skip", 0.0, "no SSH"),
 )
 REPORT = Report(RESULTS, datetime(2026, 11, 21, 3, 0, tzinfo=UTC), 2.25)
@@ -47,14 +56,26 @@ def test_a_failure_in_full_and_its_command_on_one_line() -> None:
     lines = shown(REPORT).splitlines()
     start = lines.index("FAILED llama_0 on box: chat")
     assert [line.strip() for line in lines[start + 1 : start + 5]] == [
-        "expected  HTTP 200", "found     HTTP 500 after 1.5 s: [oops]\x1b", "second line", "do        read the log",
+        "expected  HTTP 200",
+        "found     HTTP 500 after 1.5 s: [oops]\x1b",
+        "second line",
+        "do        read the log",
     ]
     assert f"    {LONG_COMMAND}" in lines
 
 
 def test_failures_of_one_instance_with_one_cause_are_told_once() -> None:
     refused = [
-        Result(check(name), "fail", 0.1, "x", (f"curl {name}",), "HTTP 200", f"port 11401 after {number} ms: refused", "start it")
+        Result(
+            check(name),
+            "fail",
+            0.1,
+            "x",
+            (f"curl {name}",),
+            "HTTP 200",
+            f"port 11401 after {number} ms: refused",
+            "start it",
+        )
         for number, name in enumerate(("models", "chat"))
     ]
     lines = shown(Report(tuple(refused), REPORT.started, 1.0)).splitlines()
@@ -75,11 +96,25 @@ def test_summary_when_all_passed() -> None:
 def test_junit() -> None:
     root = ElementTree.fromstring(as_junit(REPORT, "inventory.py"))
     assert root.tag == "testsuites"
-    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["skipped"], root.attrib["errors"]) == ("3", "1", "1", "0")
+    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["skipped"], root.attrib["errors"]) == (
+        "3",
+        "1",
+        "1",
+        "0",
+    )
     box, other = root.findall("testsuite")
-    assert (box.attrib["name"], box.attrib["tests"], box.attrib["failures"], box.attrib["timestamp"]) == ("box", "2", "1", "2026-11-21T03:00:00")
+    assert (box.attrib["name"], box.attrib["tests"], box.attrib["failures"], box.attrib["timestamp"]) == (
+        "box",
+        "2",
+        "1",
+        "2026-11-21T03:00:00",
+    )
     models, chat = box.findall("testcase")
-    assert (models.attrib["classname"], models.attrib["name"], models.attrib["time"]) == ("box.llama_0", "models", "0.021")
+    assert (models.attrib["classname"], models.attrib["name"], models.attrib["time"]) == (
+        "box.llama_0",
+        "models",
+        "0.021",
+    )
     assert models.findtext("system-out") == "curl -q http://a"
     failure = chat.find("failure")
     assert failure is not None

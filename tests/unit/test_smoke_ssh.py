@@ -30,7 +30,9 @@ def shell(folder: Path, sudo: bool = False, password: str | None = None, **envir
 CASES = [
     pytest.param({}, {}, id="root"),
     pytest.param({"sudo": True}, {"NEEDS_ROOT": "1"}, id="sudo"),
-    pytest.param({"sudo": True, "password": "s3cret"}, {"NEEDS_ROOT": "1", "SUDO_PASSWORD": "s3cret"}, id="sudo with a password"),
+    pytest.param(
+        {"sudo": True, "password": "s3cret"}, {"NEEDS_ROOT": "1", "SUDO_PASSWORD": "s3cret"}, id="sudo with a password"
+    ),
 ]
 
 

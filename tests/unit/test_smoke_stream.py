@@ -53,7 +53,9 @@ def test_another_model() -> None:
 
 
 def test_an_error_instead_of_a_stream() -> None:
-    assert "HTTP 503, application/json" in found(streamed(StandIn(("m",), replies={"/v1/chat/completions": as_json({"error": "x"}, 503)})))
+    assert "HTTP 503, application/json" in found(
+        streamed(StandIn(("m",), replies={"/v1/chat/completions": as_json({"error": "x"}, 503)}))
+    )
 
 
 def test_a_stream_that_ends_early() -> None:
@@ -61,7 +63,9 @@ def test_a_stream_that_ends_early() -> None:
 
 
 def test_events_that_are_not_json() -> None:
-    assert "data: {oops" in found(Stream(200, "text/event-stream", "", (Piece(0.1, b"data: {oops\n\ndata: [DONE]\n\n"),)))
+    assert "data: {oops" in found(
+        Stream(200, "text/event-stream", "", (Piece(0.1, b"data: {oops\n\ndata: [DONE]\n\n"),))
+    )
 
 
 def test_nothing_listens() -> None:

@@ -61,7 +61,9 @@ def test_a_failing_member_costs_no_client_an_error(
     assert [reply.status for reply in replies] == [200] * 8
     assert 1 <= len(llamas(members)[0].received) <= 2, "left out after two failures"
     # The log names each member that was tried; nginx writes it after the answer.
-    tries = until(lambda: [line for line in gateway.output().splitlines() if f'"member_status":"{status}, 200"' in line])
+    tries = until(
+        lambda: [line for line in gateway.output().splitlines() if f'"member_status":"{status}, 200"' in line]
+    )
     assert f'"member":"{llamas(members)[0].address}, ' in tries[0]
 
 

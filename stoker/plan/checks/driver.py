@@ -1,0 +1,90 @@
+"""The NVIDIA driver: there, loaded, and of a branch that knows the cards."""
+
+from __future__ import annotations
+
+import re
+
+from stoker.facts.state import Gpu, HostState
+from stoker.plan.look import Look, Reason, Reasons
+from stoker.spec.fleet import Host
+from stoker.spec.settings import OllamaModel
+from stoker.steps.driver import can_be_installed
+
+#: The last driver branch for compute capability below 7.5 (NVIDIA data-centre driver page, 2026).
+LAST_BRANCH_BEFORE_TURING = 580
+
+#: Ollama 0.30 and later put cards of compute capability 5.0 to 6.2 on the CPU, without an error, below this branch.
+OLLAMA_PASCAL_BRANCH = 570
+
+#: CUDA 12.x runs on drivers from this branch on (minor-version compatibility).
+CUDA_12_BRANCH = 525
+
+
+def check(look: Look) -> Reasons:
+    host, state = look.host, look.state
+    if state.gpu_error:
+        if host.settings.nvidia.install_driver and can_be_installed(state):
+            return
+        if "not installed" in state.gpu_error or "not found" in state.gpu_error:
+            yield Reason("no NVIDIA driver is installed", _install_driver(host, state), "driver-missing")
+        elif "mismatch" in state.gpu_error:
+            yield Reason(
+                f"nvidia-smi says: {state.gpu_error}",
+                "the driver was upgraded under a running kernel module: reboot the host",
+                "driver-mismatch",
+            )
+        else:
+            yield Reason(
+                f"nvidia-smi says: {state.gpu_error}",
+                "look at `dmesg | grep -i nvrm` on the host; after a kernel upgrade rebuild the module (dkms autoinstall) and "
+                "reboot",
+                "driver-not-loaded",
+            )
+        return
+    branch = driver_branch(state.driver)
+    old = [gpu for gpu in state.gpus if capability(gpu) < (7, 5)]
+    if old and branch > LAST_BRANCH_BEFORE_TURING:
+        yield Reason(
+            f"driver {state.driver} has no support for {old[0].name}: {LAST_BRANCH_BEFORE_TURING} is the last branch that has",
+            f"install branch {LAST_BRANCH_BEFORE_TURING} and hold it (apt-mark hold)",
+            "driver-branch",
+        )
+    if branch < CUDA_12_BRANCH:
+        yield Reason(
+            f"driver {state.driver} is too old for the pinned images (CUDA 12)",
+            f"install branch {host.settings.versions.driver_branch}",
+            "driver-branch",
+        )
+    used = {
+        index
+        for _, instance in host.instances()
+        if isinstance(host.settings.models.get(instance.model), OllamaModel)
+        for index in instance.gpus
+    }
+    pascal = [gpu for gpu in state.gpus if gpu.index in used and (5, 0) <= capability(gpu) <= (6, 2)]
+    if pascal and CUDA_12_BRANCH <= branch < OLLAMA_PASCAL_BRANCH:
+        yield Reason(
+            f"with driver {state.driver} Ollama would serve from the CPU instead of the {pascal[0].name}, without an error",
+            f"install branch {host.settings.versions.driver_branch} ({OLLAMA_PASCAL_BRANCH} is the oldest that works)",
+            "driver-branch",
+        )
+
+
+def _install_driver(host: Host, state: HostState) -> str:
+    branch = host.settings.versions.driver_branch
+    package = (
+        f"apt install nvidia-driver-{branch}-server"
+        if state.os_id == "ubuntu"
+        else f"NVIDIA's repository, cuda-drivers-{branch}"
+    )
+    return f"install the proprietary driver of branch {branch} ({package}), hold it, reboot, and deploy again"
+
+
+def driver_branch(version: str) -> int:
+    match = re.match(r"(\d+)", version)
+    return int(match.group(1)) if match else 0
+
+
+def capability(gpu: Gpu) -> tuple[int, int]:
+    major, _, minor = gpu.compute_capability.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)

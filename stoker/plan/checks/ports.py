@@ -1,0 +1,32 @@
+"""Ports that somebody else holds."""
+
+from __future__ import annotations
+
+from stoker.plan.look import Look, Reason, Reasons
+
+
+def check(look: Look) -> Reasons:
+    host, state = look.host, look.state
+    owners = {listener.port: listener.process for listener in state.listeners}
+    projects = {stack.project for stack in host.stacks}
+    published = {
+        port: container for container in state.containers.values() if container.running for port in container.ports
+    }
+    for stack in host.stacks:
+        users = [(instance.port, instance.name) for instance in stack.instances]
+        users += [(stack.gateway.port, stack.gateway.container)] if stack.gateway else []
+        for port, name in users:
+            container = published.get(port)
+            if container is not None and container.project in projects:
+                continue  # also of another instance: Compose frees the port in the same deploy
+            if container is not None:
+                holder = f"the container {container.name}"
+            elif port in owners:
+                holder = owners[port] or "another process"
+            else:
+                continue
+            yield Reason(
+                f"port {port}, wanted by {name}, is held by {holder}",
+                "stop it, or choose another port",
+                "port-taken",
+            )
