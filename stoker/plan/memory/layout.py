@@ -43,6 +43,7 @@ LEFT_OUT: Mapping[str, Mapping[str, int]] = {
         "head_dim": 256,
         "sliding_window": 4096,
         "max_position_embeddings": 131072,
+        "vocab_size": 262208,
     },
 }
 
@@ -98,6 +99,8 @@ class Layout:
     indexer_bytes: int
     #: The model's own longest context, None where config.json does not say.
     positions: int | None
+    #: Entries of the vocabulary, None where config.json does not say.
+    vocabulary: int | None
 
     @property
     def heads_in_words(self) -> str:
@@ -118,7 +121,7 @@ def layout_of(config: Config) -> Layout:
         raise UnknownLayout("model_type", "it is missing, so the kind of model is not known")
     text = {**LEFT_OUT.get(kind, {}), **text}
     if kind in ENCODERS:
-        return Layout("none", (), 0, 0, 0, _positions(text, kind))
+        return Layout("none", (), 0, 0, 0, _positions(text, kind), _vocabulary(text))
     for name, value in text.items():
         known = any(name == field or (field.endswith("_") and name.startswith(field)) for field in UNKNOWN)
         if known and value not in (None, False, 0, [], {}):
@@ -130,9 +133,8 @@ def layout_of(config: Config) -> Layout:
     size = _head_size(text, heads)
     if text.get("v_head_dim", size) not in (size, None):
         raise UnknownLayout("v_head_dim", "values of another size than the keys are not computed here")
-    return Layout(
-        "keys and values", _windows(text, kind, layers), _kv_heads(text, heads), size, 0, _positions(text, kind)
-    )
+    windows, kv_heads = _windows(text, kind, layers), _kv_heads(text, heads)
+    return Layout("keys and values", windows, kv_heads, size, 0, _positions(text, kind), _vocabulary(text))
 
 
 def _text(config: Config) -> Config:
@@ -185,7 +187,7 @@ def _latent(config: Config, kind: str, layers: int) -> Layout:
         # One byte an element and a 4-byte scale for each 128 of them (vLLM 0.19.1, models/deepseek_v2.py).
         elements = _number(config, "index_head_dim")
         indexer = elements + elements // 128 * 4
-    return Layout("latent", (None,) * layers, 1, size, indexer, _positions(config, kind))
+    return Layout("latent", (None,) * layers, 1, size, indexer, _positions(config, kind), _vocabulary(config))
 
 
 def _windows(config: Config, kind: str, layers: int) -> tuple[int | None, ...]:
@@ -233,3 +235,7 @@ def _positions(config: Config, kind: str) -> int | None:
     original = scaling.get("original_max_position_embeddings")
     start = original if rope == "yarn" and isinstance(original, int) else min(found)
     return int(start * factor)
+
+
+def _vocabulary(config: Config) -> int | None:
+    return _number(config, "vocab_size") if _has(config, "vocab_size") else None
