@@ -123,8 +123,9 @@ def layout_of(config: Config) -> Layout:
     if kind in ENCODERS:
         return Layout("none", (), 0, 0, 0, _positions(text, kind), _vocabulary(text))
     for name, value in text.items():
-        known = any(name == field or (field.endswith("_") and name.startswith(field)) for field in UNKNOWN)
-        if known and value not in (None, False, 0, [], {}):
+        strange = any(name == field or (field.endswith("_") and name.startswith(field)) for field in UNKNOWN)
+        plain = value in (None, False, 0, [], {}) or (name == "attn_type_list" and _all_full(value))
+        if strange and not plain:
             raise UnknownLayout(name, f"the cache of such a model ({kind}) is not computed here")
     layers = _number(text, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     heads = _number(text, "num_attention_heads", "n_head", "n_heads")
@@ -135,6 +136,11 @@ def layout_of(config: Config) -> Layout:
         raise UnknownLayout("v_head_dim", "values of another size than the keys are not computed here")
     windows, kv_heads = _windows(text, kind, layers), _kv_heads(text, heads)
     return Layout("keys and values", windows, kv_heads, size, 0, _positions(text, kind), _vocabulary(text))
+
+
+def _all_full(types: object) -> bool:
+    """MiniMax says 1 for a layer with full attention, 0 for a linear one."""
+    return isinstance(types, list) and set(types) == {1}
 
 
 def _text(config: Config) -> Config:
