@@ -69,7 +69,9 @@ def test_what_one_request_needs(entry: Entry) -> None:
 def test_the_longest_context_that_would_have_fitted(entry: Entry) -> None:
     size = round(entry["available"] * GIB)
     limit = entry["max_model_len"]
-    assert pool(entry).longest(size - ROUNDING, limit) <= entry["longest"] <= pool(entry).longest(size + ROUNDING, limit)
+    assert (
+        pool(entry).longest(size - ROUNDING, limit) <= entry["longest"] <= pool(entry).longest(size + ROUNDING, limit)
+    )
 
 
 @pytest.mark.parametrize("entry", named(profiles(), "kv_cache"))

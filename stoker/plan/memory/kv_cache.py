@@ -6,6 +6,7 @@ against public start-up logs (tests/data/vllm_startup_logs.toml).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ class Pool:
         return low
 
 
+@functools.lru_cache(maxsize=1024)
 def pool_of(layout: Layout, settings: CacheSettings) -> Pool:
     """How vLLM divides the layers into groups, and what a block takes. For a layout without a cache: a pool without groups."""
     page = bytes_per_token_and_layer(layout, settings) * settings.block_size

@@ -143,4 +143,6 @@ def other_of(instance: InstanceMemory) -> int:
     """Activations and the rest: as measured, or the guess, which grows with requests at once and vocabulary."""
     if instance.other_bytes is not None:
         return instance.other_bytes
+    if instance.layout.kind == "none":  # nothing is sampled
+        return OTHER
     return max(OTHER, SAMPLER_BYTES * instance.max_num_seqs * (instance.layout.vocabulary or 0))

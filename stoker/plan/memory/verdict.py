@@ -6,12 +6,12 @@ vLLM's own limits decide what is refused (0.19.1, v1/core/kv_cache_utils.py, v1/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from stoker.plan.memory.card import OVERHEAD, CardSum, FixedUse, card_sum
-from stoker.plan.memory.predict import GIB, InstanceMemory, Prediction, predict
+from stoker.plan.memory.predict import GIB, Prediction, predict
 
 Level = Literal["fit", "warn", "refuse"]
 
@@ -59,29 +59,47 @@ def judge_instance(prediction: Prediction) -> Verdict:
 
 def _of_instance(one: Prediction) -> Iterator[Finding]:
     arithmetic = _arithmetic(one)
-    if not one.has_cache:
-        if one.weights > one.total:
+    wish = f"one request of {one.instance.max_model_len} tokens needs {gib(one.needed)} of KV cache"
+    match _trouble(one):
+        case "too heavy":
             yield Finding("refuse", f"its weights of {gib(one.weights)} are more than the card's {gib(one.total)}")
-        elif one.weights + one.other > one.total:
+        case "perhaps too heavy":
             text = (
                 f"weights of {gib(one.weights)} and about {gib(one.other)} to compute may be more than {gib(one.total)}"
             )
             yield Finding("warn", text)
-        return
-    wish = f"one request of {one.instance.max_model_len} tokens needs {gib(one.needed)} of KV cache"
-    if one.most_available < one.needed or one.most_available <= 0:
-        yield Finding("refuse", f"{arithmetic}; {wish}: vLLM would refuse to start", tuple(_remedies(one)))
-    elif one.least_available < one.needed:
-        yield Finding(
-            "warn",
-            f"{arithmetic}, give or take {gib(one.tolerance)}; {wish}: vLLM may refuse to start",
-            tuple(_remedies(one)),
-        )
-    elif one.blocks < one.pool.blocks_of_request(one.instance.max_model_len):
-        text = f"num-gpu-blocks-override leaves {one.blocks} blocks, and {wish}: such a request could never run"
-        yield Finding("warn", text)
-    elif one.concurrency is not None:
-        yield from _crowded(one, one.concurrency)
+        case "cannot start":
+            yield Finding("refuse", f"{arithmetic}; {wish}: vLLM would refuse to start", tuple(_remedies(one)))
+        case "may not start":
+            text = f"{arithmetic}, give or take {gib(one.tolerance)}; {wish}: vLLM may refuse to start"
+            yield Finding("warn", text, tuple(_remedies(one)))
+        case "too few blocks":
+            text = f"num-gpu-blocks-override leaves {one.blocks} blocks, and {wish}: such a request could never run"
+            yield Finding("warn", text)
+        case "crowded":
+            seqs = one.instance.max_num_seqs
+            text = (
+                f"the KV cache of {gib(one.available)} holds {one.concurrency:.2f} requests of {one.instance.max_model_len} "
+                f"tokens at once, and max-num-seqs lets {seqs} run: with long requests vLLM preempts some and computes them "
+                "again later; it is slower then, but does not crash"
+            )
+            yield Finding("warn", text, tuple(_relief(one)))
+
+
+def _trouble(one: Prediction) -> str | None:
+    """The first thing that is wrong with an instance that has its card alone; None: it fits."""
+    if not one.has_cache:
+        if one.weights > one.total:
+            return "too heavy"
+        return "perhaps too heavy" if one.weights + one.other > one.total else None
+    if one.most_available < one.needed:
+        return "cannot start"
+    if one.least_available < one.needed:
+        return "may not start"
+    if one.blocks < one.pool.blocks_of_request(one.instance.max_model_len):
+        return "too few blocks"
+    enough = max(LEAST_CONCURRENCY, one.instance.max_num_seqs / LEAST_SHARE)
+    return "crowded" if (one.concurrency or 0) < enough else None
 
 
 def _arithmetic(one: Prediction) -> str:
@@ -93,63 +111,45 @@ def _arithmetic(one: Prediction) -> str:
     return f"{share}; less {', '.join(parts)} leaves {gib(one.available)} for the KV cache"
 
 
-def _crowded(one: Prediction, concurrency: float) -> Iterator[Finding]:
-    seqs = one.instance.max_num_seqs
-    if concurrency >= LEAST_CONCURRENCY and concurrency >= seqs / LEAST_SHARE:
-        return
-    text = (
-        f"the KV cache of {gib(one.available)} holds {concurrency:.2f} requests of {one.instance.max_model_len} tokens at once, "
-        f"and max-num-seqs lets {seqs} run: with long requests vLLM preempts some and computes them again later; it is slower "
-        "then, but does not crash"
-    )
-    most = int(concurrency * LEAST_SHARE)
-    fewer = replace(one.instance, max_num_seqs=most)
-    remedies = []
-    if concurrency >= LEAST_CONCURRENCY and _level(fewer, one.total) == "fit":
-        remedies.append(f"max-num-seqs {most}")
-    shorter = _shorter(one)
+def _relief(one: Prediction) -> Iterator[str]:
+    """With what a crowded instance fits."""
+    most = int((one.concurrency or 0) * LEAST_SHARE)
+    if most and _trouble(predict(replace(one.instance, max_num_seqs=most), one.total)) is None:
+        yield f"max-num-seqs {most}"
+    shorter = _longest(one, lambda other: _trouble(other) is None)
     if shorter:
-        remedies.append(f"max-model-len {shorter}")
-    yield Finding("warn", text, tuple(remedies))
+        yield f"max-model-len {shorter}"
 
 
 def _remedies(one: Prediction) -> Iterator[str]:
     """What lets it start for certain: each is the smallest change of its kind, and was predicted."""
-    shorter = _shorter(one, starts=True)
+    shorter = _longest(one, _starts)
     if shorter:
         yield f"max-model-len {shorter}"
     if one.instance.kv_cache_memory_bytes is not None:
         yield f"kv-cache-memory-bytes {one.needed}"
         return
     for percent in range(math.floor(one.instance.utilization * 100) + 1, round(MOST_UTILIZATION * 100) + 1):
-        more = predict(replace(one.instance, utilization=percent / 100), one.total)
-        if more.least_available >= more.needed:
+        if _starts(predict(replace(one.instance, utilization=percent / 100), one.total)):
             yield f"gpu-memory-utilization {percent / 100:g}, if the card has no one else on it"
             return
 
 
-def _shorter(one: Prediction, starts: bool = False) -> int | None:
-    """The longest context, in whole 256 tokens, with which it starts for certain, or fits without a finding."""
+def _starts(one: Prediction) -> bool:
+    """For certain, whatever this start leaves it."""
+    return one.least_available >= one.needed
 
-    def good(length: int) -> bool:
-        shorter = replace(one.instance, max_model_len=length)
-        if not starts:
-            return _level(shorter, one.total) == "fit"
-        again = predict(shorter, one.total)
-        return again.least_available >= again.needed
 
+def _longest(one: Prediction, good: Callable[[Prediction], bool]) -> int | None:
+    """The longest context under its own, in whole 256 tokens, with which all is good."""
     low, high = 0, (one.instance.max_model_len - 1) // 256
     while low < high:
         middle = (low + high + 1) // 2
-        if good(middle * 256):
+        if good(predict(replace(one.instance, max_model_len=middle * 256), one.total)):
             low = middle
         else:
             high = middle - 1
     return low * 256 or None
-
-
-def _level(instance: InstanceMemory, total: int) -> Level:
-    return judge_instance(predict(instance, total)).level
 
 
 def judge_card(name: str, total: int, instances: Sequence[Prediction], fixed: Sequence[FixedUse] = ()) -> Verdict:
@@ -191,7 +191,7 @@ def _room(card: CardSum) -> Iterator[str]:
     if len(smaller) != len(card.instances) or not smaller:
         return
     fits = card_sum(card.total, smaller, card.fixed).leftover >= 0
-    if fits and all(one.least_available >= one.needed for one in smaller):
+    if fits and all(_starts(one) for one in smaller):
         yield f"gpu-memory-utilization {percent / 100:g} for each of the {len(smaller)}"
 
 
