@@ -164,7 +164,8 @@ def _of_card(card: CardSum) -> Iterator[Finding]:
     elif card.leftover < 0:
         text = f"{text}: {gib(-card.leftover)} too much; it may start, and run out of memory under load"
         yield Finding("warn", text, tuple(_room(card)))
-    yield from _trade(card)
+    if not card.surely_too_much:
+        yield from _trade(card)
 
 
 def _sum_in_words(card: CardSum) -> str:
@@ -204,11 +205,11 @@ def _trade(card: CardSum) -> Iterator[Finding]:
     if first is None or len(same) < 2 or len(same) != len(card.instances) or not first.has_cache:
         return
     percent = math.floor(100 * (card.total - OVERHEAD - card.fixed_bytes) / card.total)
-    share = min(percent / 100, first.instance.utilization * len(same))
+    share = min(percent / 100, MOST_UTILIZATION, first.instance.utilization * len(same))
     one = predict(replace(first.instance, utilization=share), card.total)
     yield Finding(
         "fit",
         f"{len(same)} instances hold the weights {len(same)} times ({gib(first.weights)} each) and {len(same)} KV caches of "
         f"{gib(first.available)}; one instance at {share:g} would have one of {gib(one.available)}, shared by all requests. "
-        f"{len(same)} of them buy separate failures and more work on the processor, not memory.",
+        "What the others buy is that one can fail alone, and more work on the processor at once; it is not memory",
     )
