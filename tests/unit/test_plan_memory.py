@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import time
@@ -392,3 +393,26 @@ def test_fifty_hosts_with_eight_instances_each() -> None:
     for one in predicted:
         judge_instance(one)
     assert time.process_time() - start < 0.5
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The arithmetic of the lab's stand-in for vLLM."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "lab" / "doubles" / "vllm")
+    return importlib.import_module("lab_vllm.memory")
+
+
+def test_the_lab_s_vllm_counts_the_same(double: Any) -> None:
+    """What `stoker plan` says of the lab is what its engines print."""
+    for instance in (llama(), qwen(), llama(max_model_len=1000), qwen(utilization=0.7)):
+        one = on_v100(instance)
+        block_size = instance.settings.block_size
+        cache = double.plan_kv_cache(
+            one.available, one.pool.block_bytes // block_size, block_size, instance.max_model_len
+        )
+        assert double.requested(V100, instance.utilization) == one.requested
+        assert (cache.blocks, cache.tokens, cache.concurrency) == (one.blocks, one.tokens, one.concurrency)
+    long = on_v100(llama(max_model_len=131072))
+    with pytest.raises(ValueError, match=f"estimated maximum model length is {long.longest}") as error:
+        double.plan_kv_cache(long.available, long.pool.block_bytes // 64, 64, 131072)
+    assert f"({long.needed // GIB}.0 GiB KV cache is needed" in str(error.value)
