@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 INDEX = "model.safetensors.index.json"
 #: The format's own limit of a header's length, in bytes (safetensors ``MAX_HEADER_SIZE``).
@@ -62,8 +63,7 @@ def _of_file(file: Path) -> Mapping[str, int]:
             if length > LONGEST_HEADER:
                 raise ValueError
             header = json.loads(stream.read(length))
-            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-            spans = [(str(entry["dtype"]), *map(int, entry["data_offsets"])) for entry in tensors]
+            spans = [_span(entry) for name, entry in header.items() if name != "__metadata__"]
         except (struct.error, ValueError, KeyError, TypeError, AttributeError):
             raise BadWeights(
                 f"{file} has no safetensors header: it is half a file or another format; fetch it again"
@@ -75,3 +75,9 @@ def _of_file(file: Path) -> Mapping[str, int]:
     for dtype, begin, stop in spans:
         found[dtype] += stop - begin
     return found
+
+
+def _span(entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Data type, begin and end of one tensor."""
+    begin, end = entry["data_offsets"]
+    return str(entry["dtype"]), int(begin), int(end)
