@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
+from stoker.spec import explain
 from stoker.spec.base import Spec, form
 from stoker.spec.problems import Problem, SpecError
 from stoker.spec.settings import HubModel, OllamaModel
@@ -19,7 +21,9 @@ from stoker.spec.settings import HubModel, OllamaModel
 #: Folder with cards in a group_data directory. pyinfra reads only the files ``*.py`` of group_data itself.
 FOLDER = "cards"
 
-Repository = Annotated[str, form(r"^[\w.-]+/[\w.-]+$", "OWNER/NAME as the hub shows it")]
+REPOSITORY = r"^[\w.-]+/[\w.-]+$"
+
+Repository = Annotated[str, form(REPOSITORY, "OWNER/NAME as the hub shows it")]
 Revision = Annotated[str, form(r"^[\w./-]+$", "a branch, a tag or a commit")]
 Sha256 = Annotated[str, form(r"^[0-9a-f]{64}$", "a SHA-256 checksum: 64 digits 0-9 a-f")]
 Library = Annotated[
@@ -163,7 +167,7 @@ def read(file: Path) -> ModelCard | OllamaCard | list[Problem]:
     except OSError as error:
         return [Problem(str(file), "file", "", str(error.strerror), "make it readable, or remove it")]
     except ValidationError as error:
-        return [_problem(file, details["loc"], details["type"], details["msg"]) for details in error.errors()]
+        return [_problem(file, details) for details in error.errors()]
     if file.name != file_name(card):
         name = card.repository if isinstance(card, ModelCard) else card.library
         reason = f"the card in it is of {name}, whose file is looked for under another name"
@@ -171,16 +175,16 @@ def read(file: Path) -> ModelCard | OllamaCard | list[Problem]:
     return card
 
 
-def _problem(file: Path, location: tuple[int | str, ...], kind: str, message: str) -> Problem:
-    path = ".".join(str(part) for part in location if part != "[key]")
-    remedy = "correct it, or write the card anew with `stoker models describe`"
-    if kind == "json_invalid":
-        return Problem(str(file), "JSON", "", message.removeprefix("Invalid JSON: "), remedy)
-    if kind == "extra_forbidden":
+def _problem(file: Path, details: ErrorDetails) -> Problem:
+    path = ".".join(str(part) for part in details["loc"] if part != "[key]")
+    if details["type"] == "json_invalid":
+        reason, remedy = details["msg"], "write the card anew: stoker models describe REPOSITORY --output FILE"
+        return Problem(str(file), "JSON", "", reason, remedy)
+    if details["type"] == "extra_forbidden":
         return Problem(str(file), path, "", "a card has no field of this name", "remove it, or correct its name")
-    if kind == "missing":
-        return Problem(str(file), path, "", "it is not given and has no default", remedy)
-    return Problem(str(file), path, "", message.removeprefix("Value error, "), remedy)
+    reason, remedy = explain.reason(details)
+    value = "" if details["type"] == "missing" else explain.short(details["input"])
+    return Problem(str(file), path, value, reason, remedy)
 
 
 def _is_commit(revision: str) -> bool:

@@ -11,8 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from stoker.inventory import GROUP_DATA_VARIABLE, data_folders, group_data_directories, load_fleet
-from stoker.models.card import Cards, ModelCard, load_cards, mismatch, write
-from stoker.models.describe import CannotDescribe, from_directory, from_hub
+from stoker.models.card import REPOSITORY, Cards, ModelCard, load_cards, mismatch, write
 from stoker.models.weights import UnknownSize, of_card
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import SpecError
@@ -52,7 +51,9 @@ def describe(
     group_data: GroupData = None,
 ) -> None:
     """Write a model's card: its configuration, files and checksums, from the hub or from a directory."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    from stoker.models.describe import CannotDescribe, from_directory, from_hub
+
+    if not re.match(REPOSITORY, repository):
         _end(f"{repository!r} is no repository: write OWNER/NAME, for instance Qwen/Qwen3-4B", BAD_INPUT)
     if directory and not directory.is_dir():
         _end(f"--from {directory}: there is no such directory", BAD_INPUT)

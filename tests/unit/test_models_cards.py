@@ -120,6 +120,7 @@ def test_every_problem_is_told_with_file_and_field(tmp_path: Path) -> None:
         ("not.json", "JSON"),
     }
     assert all(problem.reason and problem.remedy for problem in found)
+    assert any("64 digits" in problem.remedy for problem in found)
 
 
 def test_a_card_under_another_models_name_is_refused(tmp_path: Path) -> None:
