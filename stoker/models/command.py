@@ -58,12 +58,14 @@ def describe(
     if directory and not directory.is_dir():
         _end(f"--from {directory}: there is no such directory", BAD_INPUT)
     fleet = _fleet(inventory, group_data) if inventory.is_file() or inventory != DEFAULT_INVENTORY else Fleet(())
+    hub = (endpoint or _hub(fleet)).rstrip("/")
+    if not re.match(r"https?://[^/\s]+", hub):
+        _end(f"the hub {hub!r} is no address: write one that begins with http:// or https://", BAD_INPUT)
     try:
         if directory:
             card = from_directory(repository, directory, revision)
         else:
-            where = (endpoint or _hub(fleet)).rstrip("/")
-            card = from_hub(repository, revision or _revision(fleet, repository), where, _token(fleet))
+            card = from_hub(repository, revision or _revision(fleet, repository), hub, _token(fleet))
     except CannotDescribe as error:
         _end(str(error), FAILED)
     if output is None:

@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+from pydantic import ValidationError
 
 from stoker.models import headers
 from stoker.models.card import CardFile, ModelCard, Source
@@ -32,13 +34,15 @@ def from_hub(repository: str, revision: str, endpoint: str, token: str | None = 
         base_url=endpoint, headers=authorisation, timeout=TIMEOUT, follow_redirects=True
     ) as client:  # httpx leaves the token out where a redirect leads to another host
         asked = f"{repository} at {endpoint}"
-        info = _json(client, f"/api/models/{repository}/revision/{revision}?blobs=true", asked, bool(token))
-        commit, siblings = str(info.get("sha", "")), info.get("siblings")
-        if not commit or not isinstance(siblings, list):
-            raise CannotDescribe(
-                f"{endpoint} does not answer as a model hub does: correct --endpoint or mirrors['hub']"
-            )
-        files = {str(entry["rfilename"]): _file(entry) for entry in siblings}
+        info = _json(
+            client, f"/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true", asked, bool(token)
+        )
+        try:
+            commit = str(info["sha"])
+            files = {str(entry["rfilename"]): _file(entry) for entry in info["siblings"]}
+        except (KeyError, TypeError, AttributeError, ValidationError):
+            reason = "does not answer as a model hub does"
+            raise CannotDescribe(f"{endpoint} {reason}: correct --endpoint, mirrors['hub'] or HF_ENDPOINT") from None
 
         def read(path: str) -> str:
             return json.dumps(_json(client, f"/{repository}/resolve/{commit}/{path}", asked, bool(token)))
@@ -100,7 +104,7 @@ def _file(entry: Mapping[str, Any]) -> CardFile:
 def _json(client: httpx.Client, path: str, asked: str, with_token: bool) -> dict[str, Any]:
     try:
         answer = client.get(path)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         reason = str(error) or type(error).__name__
         raise CannotDescribe(
             f"{client.base_url} cannot be reached ({reason}): set --endpoint, mirrors['hub'] or HF_ENDPOINT, or use --from DIRECTORY"

@@ -79,7 +79,7 @@ def from_sizes(sizes: Mapping[str, int | None], config: Mapping[str, object], lo
         return None
     total, kind = sum(known), files[0].rpartition(".")[2]
     stored = stored_bytes(config)
-    if "quantization_config" in config or stored is None or stored == loaded_bytes:
+    if config.get("quantization_config") is not None or stored is None or stored == loaded_bytes:
         return Weights(total, f"sizes of the {kind} files")
     # An unquantised file with values of another width, for instance bge-m3's float32: the engine converts them while it loads.
     return Weights(

@@ -35,10 +35,11 @@ LAB_NOTE = json.dumps({"note": "", "weights_gib": 1.5, "other_gib": 1.0}).encode
 
 @dataclass
 class Hub:
-    """The lab's hub with one repository, and the tokens that came with its requests."""
+    """The lab's hub with one repository, and the requests that came, with their tokens."""
 
     folder: Path
     address: str = ""
+    requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
 
     def write(self, **files: bytes) -> str:
@@ -60,7 +61,12 @@ def served(tmp_path: Path) -> Iterator[Hub]:
     running.write()
     server = hub.make_server(("127.0.0.1", 0), running.folder, running.folder / "faults.json")
     handler: Any = server.RequestHandlerClass
-    handler.log_message = lambda self, form, *values: running.tokens.append(self.headers.get("Authorization"))
+
+    def note(self: BaseHTTPRequestHandler, form: str, *values: object) -> None:
+        running.requests.append(self.requestline)
+        running.tokens.append(self.headers.get("Authorization"))
+
+    handler.log_message = note
     running.address = f"http://127.0.0.1:{server.server_address[1]}"
     with serving(server):
         yield running
@@ -134,6 +140,11 @@ def test_an_unknown_revision_is_told(served: Hub) -> None:
     assert "no such revision" in refused(REPOSITORY, "v9", served.address)
 
 
+def test_a_revision_with_slashes_is_one_part_of_the_path(served: Hub) -> None:
+    refused(REPOSITORY, "refs/pr/1", served.address)
+    assert "/revision/refs%2Fpr%2F1?" in served.requests[0]
+
+
 @pytest.mark.parametrize(("token", "words"), [(None, "give a token"), ("secret", "the token has no access")])
 def test_a_gated_model_is_told(served: Hub, token: str | None, words: str) -> None:
     served.fail(gated="another")
@@ -154,7 +165,7 @@ def test_a_hub_that_is_not_there_is_told() -> None:
         assert "cannot be reached" in refused(REPOSITORY, "main", address)
 
 
-@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}"])
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"sha": "1", "siblings": [3]}'])
 def test_what_is_no_hub_is_told(content: bytes) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -274,6 +285,7 @@ def test_describe_a_directory(directory: Path, tmp_path: Path) -> None:
         (("no-owner",), "OWNER/NAME"),
         ((REPOSITORY, "--from", "nowhere"), "no such directory"),
         ((REPOSITORY, "-i", "none.py"), "no such file"),
+        ((REPOSITORY, "--endpoint", "hub.example.org"), "http://"),
     ],
 )
 def test_bad_input_is_status_3(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
