@@ -11,6 +11,7 @@ import pyinfra_cli  # noqa: F401  (first of all: it patches the standard library
 import typer
 
 from stoker.inventory import GROUP_DATA_VARIABLE, group_data_directories, load_fleet
+from stoker.models.command import app as models
 from stoker.spec.problems import SpecError
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
     help="Bare Linux machines with NVIDIA GPUs to a working, verified LLM service, over SSH.",
     epilog="Exit status: 0 done, 1 failed, 2 changes pending (--check), 3 could not start, 130 interrupted.",
 )
+
+app.add_typer(models, name="models")
 
 Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The inventory file.")]
 GroupData = Annotated[

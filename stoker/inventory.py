@@ -77,7 +77,7 @@ def load_fleet(path: Path, overlays: Sequence[str] = ()) -> Fleet:
 
 def fleet_of(inventory: Any, path: Path, overlays: Sequence[str] = ()) -> Fleet:
     """The validated fleet of an inventory that pyinfra has already loaded."""
-    folders = _folders(path, overlays)
+    folders = data_folders(path, overlays)
     raw_hosts = [RawHost(host.name, host.data.dict(), partial(_origin, host, path, folders)) for host in inventory]
     files = {
         str(file): file.stem == "all" or bool(inventory.groups.get(file.stem))
@@ -87,7 +87,7 @@ def fleet_of(inventory: Any, path: Path, overlays: Sequence[str] = ()) -> Fleet:
     return build_fleet(raw_hosts, files)
 
 
-def _folders(path: Path, overlays: Iterable[str]) -> list[Path]:
+def data_folders(path: Path, overlays: Iterable[str]) -> list[Path]:
     """The group_data directories that pyinfra reads, in its order: later ones override."""
     folders = [Path("group_data")]
     if path.parent.resolve() != Path.cwd():

@@ -70,12 +70,13 @@ def short(value: object, limit: int = 80) -> str:
 def _explain(details: ErrorDetails, origin: Callable[[str], str], data: Mapping[str, object]) -> Problem:
     location = details["loc"]
     top = str(location[0]) if location else ""
-    reason, remedy = _reason(details)
+    cause, remedy = reason(details)
     value = "" if details["type"] == "missing" else short(details["input"])
-    return Problem(origin(top), _path(location), value, reason, remedy, _instance(location, data))
+    return Problem(origin(top), _path(location), value, cause, remedy, _instance(location, data))
 
 
-def _reason(details: ErrorDetails) -> tuple[str, str]:
+def reason(details: ErrorDetails) -> tuple[str, str]:
+    """Why a value cannot be used, and what to do."""
     kind, context = details["type"], details.get("ctx", {})
     name = str(details["loc"][-1]) if details["loc"] else ""
     if kind == "extra_forbidden":
@@ -90,8 +91,8 @@ def _reason(details: ErrorDetails) -> tuple[str, str]:
         pattern = str(context.get("pattern"))
         return "it does not have the right form", f"write {FORMS.get(pattern, 'text that matches ' + pattern)}"
     if kind == "value_error":
-        reason, _, remedy = str(context.get("error", details["msg"])).partition("; ")
-        return reason, remedy or "correct the value"
+        why, _, remedy = str(context.get("error", details["msg"])).partition("; ")
+        return why, remedy or "correct the value"
     if kind in _WANTED:
         if name == "model" and isinstance(details["input"], list | tuple):
             return _ONE_MODEL
