@@ -57,10 +57,10 @@ CASES: dict[str, tuple[Question, Question]] = {
         replace(V100, torch_dtype="bfloat16"),
         replace(with_arguments(dtype="half"), torch_dtype="bfloat16"),
     ),
-    "fp8-weights": (replace(T4, quantization="fp8"), replace(A100, quantization="fp8")),
-    "fp8-weights-ampere": (replace(A100, quantization="fp8"), replace(L4, quantization="fp8")),
+    "fp8-weights": (replace(V100, quantization="fp8"), replace(T4, quantization="fp8")),
+    "fp8-weights-emulated": (replace(T4, quantization="fp8"), replace(L4, quantization="fp8")),
     "fp8-cache": (with_arguments(kv_cache_dtype="fp8"), with_arguments(kv_cache_dtype="auto")),
-    "fp8-cache-ampere": (
+    "fp8-cache-emulated": (
         with_arguments(A100, kv_cache_dtype="fp8_e4m3"),
         with_arguments(L4, kv_cache_dtype="fp8_e4m3"),
     ),
