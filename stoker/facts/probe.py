@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stoker.facts.gpus import DAMAGED_INFOROM, GPU_FIELDS, PROCESS_FIELDS
 from stoker.facts.state import SECTION
 
 
@@ -76,8 +77,14 @@ def script(questions: Questions) -> str:
         )
     parts += [
         _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
-        "timeout 60 nvidia-smi --query-gpu=index,uuid,name,memory.total,compute_cap,driver_version --format=csv,noheader,nounits 2>&1; "
-        "else echo 'nvidia-smi: not found'; (exit 127); fi; echo rc=$?",
+        f"timeout 60 nvidia-smi --query-gpu={GPU_FIELDS} --format=csv,noheader,nounits 2>&1; "
+        "else echo 'nvidia-smi: not found'; (exit 127); fi; smi=$?; echo rc=$smi",
+        # Not asked again when the first answer was an error: a driver that hangs would cost another minute.
+        _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
+        f"timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null; fi",
+        # What is loaded; else what is installed, by its licence.
+        _section("kernel-module")
+        + "cat /proc/driver/nvidia/version 2>/dev/null || modinfo -F license nvidia 2>/dev/null",
         _section("memory") + "awk '/^MemTotal:/ {print $2}' /proc/meminfo",
         _section("listeners") + "ss -Hltnp 2>/dev/null",
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from stoker.facts import gpus as cards
+from stoker.facts.gpus import Gpu as Gpu  # also imported from here
+from stoker.facts.gpus import GpuProcess, KernelModule
 
 SECTION = "@@stoker "
 
@@ -19,17 +22,6 @@ class FileState:
     owner: str
     group: str
     digest: str = ""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One card as nvidia-smi reports it. Memory in MiB."""
-
-    index: int
-    uuid: str
-    name: str
-    memory_mib: int
-    compute_capability: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +69,8 @@ class HostState:
     driver: str = ""
     gpu_error: str = ""
     gpus: Sequence[Gpu] = ()
+    gpu_processes: Sequence[GpuProcess] = ()
+    kernel_module: KernelModule = ""  #: empty when it is not known
     docker_version: str = ""
     docker_error: str = ""
     docker_from_snap: bool = False
@@ -111,7 +105,7 @@ def parse(lines: Iterable[str]) -> HostState:
 
     release = _pairs(of("os"), "=")
     identity = first("identity").split()
-    gpus, driver, gpu_error = _gpus(of("gpus"))
+    gpus, driver, gpu_error = cards.queried(of("gpus"))
     docker = first("docker")
     return HostState(
         os_id=release.get("ID", "").strip('"'),
@@ -130,6 +124,8 @@ def parse(lines: Iterable[str]) -> HostState:
         driver=driver,
         gpu_error=gpu_error,
         gpus=gpus,
+        gpu_processes=cards.processes(of("gpu-processes")),
+        kernel_module=cards.kernel_module(of("kernel-module")),
         docker_version="" if docker.startswith("error") else docker,
         docker_error=" ".join(of("docker"))[len("error") :].strip() if docker.startswith("error") else "",
         docker_from_snap=first("docker-path").startswith("/snap"),
@@ -163,27 +159,6 @@ def _files(stats: Iterable[str], digests: Iterable[str]) -> dict[str, FileState]
             kind = "regular file" if kind.startswith("regular") else kind
             files[path] = FileState(kind, mode, owner, group, by_path.get(path, ""))
     return files
-
-
-def _gpus(lines: Sequence[str]) -> tuple[list[Gpu], str, str]:
-    """Cards, driver version, and nvidia-smi's own words when it failed. The last line is ``rc=N``."""
-    rows = [line for line in lines[:-1] if not line.startswith("WARNING:")]
-    # 14: a damaged infoROM; the card works, and nvidia-smi says so in a warning.
-    if not lines or not (lines[-1] == "rc=0" or (lines[-1] == "rc=14" and rows)):
-        text = " ".join(line.strip() for line in lines[:-1] if line.strip())
-        if lines and lines[-1] == "rc=124":
-            text = f"{text} nvidia-smi did not answer within 60 s".strip()
-        return [], "", text or "nvidia-smi is not installed"
-    gpus, driver = [], ""
-    for row in csv.reader(rows, skipinitialspace=True):
-        if len(row) != 6:
-            return [], "", f"nvidia-smi printed an unexpected row: {','.join(row)}"
-        index, uuid, name, memory, capability, driver = (cell.strip() for cell in row)
-        try:
-            gpus.append(Gpu(int(index), uuid, name, int(float(memory)), capability))
-        except ValueError:
-            return [], "", f"nvidia-smi printed an unexpected row: {','.join(row)}"
-    return gpus, driver, ""
 
 
 def _containers(lines: Iterable[str]) -> dict[str, Container]:

@@ -31,6 +31,7 @@ REMOVED = {
     "swap-space": "the V1 engine has no CPU swap; remove it",
     "use-v2-block-manager": "there is only one block manager; remove it",
     "num-lookahead-slots": "use speculative-config",
+    "num-scheduler-steps": "the V1 engine has no multi-step scheduling; remove it",
     "guided-decoding-backend": "use structured-outputs-config",
     "enable-reasoning": "reasoning-parser alone is enough",
     "disable-log-requests": "requests are not logged by default; enable-log-requests turns it on",

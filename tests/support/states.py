@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from stoker.facts.state import SECTION, Container, FileState, Gpu, HostState
+from stoker.facts.gpus import Gpu
+from stoker.facts.state import SECTION, Container, FileState, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.compose import compose_file, services
 from stoker.render.gateway import config_identity
@@ -54,7 +55,16 @@ def fleet_and_host(group: str = "llm", change: Any = lambda data: None) -> tuple
 def cards(host: Host) -> tuple[Gpu, ...]:
     name, memory, capability = _CARDS[host.gpus.card]
     return tuple(
-        Gpu(index, f"GPU-{index:08x}-5b8e-47c1-9d2a-{index:012x}", name, memory, capability)
+        Gpu(
+            index,
+            f"GPU-{index:08x}-5b8e-47c1-9d2a-{index:012x}",
+            name,
+            memory,
+            capability,
+            f"0000:{26 + index:02x}:00.0",
+            0,
+            True,
+        )
         for index in range(host.gpus.count)
     )
 
@@ -72,6 +82,7 @@ def bare(host: Host) -> HostState:
         units={"nvidia-persistenced.service": "active enabled"},
         driver=DRIVER,
         gpus=cards(host),
+        kernel_module="proprietary",
         free_bytes={"/var/lib": 500 << 30, **{entry.model_directory: 500 << 30 for entry in host.stacks}},
     )
 
@@ -198,7 +209,13 @@ def probe_output(state: HostState) -> str:
         "digests": [f"{file.digest}  {path}" for path, file in state.files.items() if file.digest],
         **{f"content {path}": text.split("\n") for path, text in state.contents.items()},
         "units": [f"{unit}\t{words}" for unit, words in state.units.items()],
-        "gpus": [*map(_smi_row(state), state.gpus), "rc=0"] if state.gpus else [state.gpu_error, "rc=9"],
+        "gpus": [*(smi_row(gpu, state.driver) for gpu in state.gpus), "rc=0"]
+        if state.gpus
+        else [state.gpu_error, "rc=9"],
+        "gpu-processes": [
+            f"{one.gpu_uuid}, {one.pid}, {one.name}, {_cell(one.used_mib)}" for one in state.gpu_processes
+        ],
+        "kernel-module": _KERNEL_MODULE[state.kernel_module],
         "memory": [str(state.memory_kib)],
         "listeners": [
             f'LISTEN 0 128 0.0.0.0:{one.port} 0.0.0.0:* users:(("{one.process}"))' for one in state.listeners
@@ -216,10 +233,20 @@ def probe_output(state: HostState) -> str:
     return "".join(f"{SECTION}{name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in sections.items())
 
 
-def _smi_row(state: HostState) -> Callable[[Gpu], str]:
-    return lambda gpu: (
-        f"{gpu.index}, {gpu.uuid}, {gpu.name}, {gpu.memory_mib}, {gpu.compute_capability}, {state.driver}"
+def smi_row(gpu: Gpu, driver: str) -> str:
+    """A card as the first of the probe's queries prints it."""
+    return (
+        f"{gpu.index}, {gpu.uuid}, {gpu.name}, {gpu.memory_mib}, {gpu.compute_capability}, {driver}, "
+        f"0000{gpu.bus_id.upper()}, {_cell(gpu.used_mib)}, {_SWITCH[gpu.ecc]}, {_SWITCH[gpu.mig]}"
     )
+
+
+_SWITCH = {True: "Enabled", False: "Disabled", None: "[N/A]"}
+_KERNEL_MODULE = {"": [], "open": ["Dual MIT/GPL"], "proprietary": ["NVIDIA"]}
+
+
+def _cell(value: int | None) -> str:
+    return "[N/A]" if value is None else str(value)
 
 
 def _inspected(container: Container) -> str:

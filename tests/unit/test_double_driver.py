@@ -14,6 +14,7 @@ import yaml
 from double_processes import CARD_UUIDS, DOUBLES, environment, make_host, set_faults, smi
 
 from lab.doubles.driver.cards import gpus_json, read_cards
+from stoker.facts.gpus import GPU_FIELDS, PROCESS_FIELDS, GpuProcess, kernel_module, processes, queried
 
 HOLD = """
 import signal
@@ -90,6 +91,36 @@ def test_driver_faults(host: Path, fault: str, code: int, text: str) -> None:
     subprocess.run([*command, "driver", "clear"], env=environment(host), check=True)
     assert smi(host, "-L").returncode == 0
     assert subprocess.run([*command, "driver", "nonsense"], env=environment(host), capture_output=True).returncode == 2
+
+
+def test_the_queries_of_the_probe(host: Path) -> None:
+    answer = smi(host, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits")
+    gpus, driver, error = queried([*answer.stdout.splitlines(), f"rc={answer.returncode}"])
+    assert (driver, error) == ("580.173.02", "")
+    assert [(gpu.compute_capability, gpu.bus_id, gpu.used_mib, gpu.ecc, gpu.mig) for gpu in gpus] == [
+        ("7.0", "0000:1a:00.0", 0, True, None),
+        ("6.1", "0000:3b:00.0", 0, False, None),
+    ]
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment(host), stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == "held\n"
+        answer = smi(host, f"--query-compute-apps={PROCESS_FIELDS}", "--format=csv,noheader,nounits")
+        assert processes(answer.stdout.splitlines()) == [GpuProcess(CARD_UUIDS[0], holder.pid, "python3", 1024)]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "flavour"), [("", "proprietary"), ("open-module", "open"), ("not-loaded", "proprietary")]
+)
+def test_the_flavour_of_the_kernel_module(host: Path, fault: str, flavour: str) -> None:
+    set_faults(host, driver=fault)
+    program = DOUBLES / "driver" / "root" / "usr" / "local" / "bin" / "modinfo"
+    command = [sys.executable, "-IS", str(program), "-F", "license", "nvidia"]
+    answer = subprocess.run(command, env=environment(host), capture_output=True, text=True, check=True)
+    assert kernel_module(answer.stdout.splitlines()) == flavour
 
 
 def test_memory_lives_as_long_as_its_process(host: Path) -> None:

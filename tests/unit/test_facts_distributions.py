@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from support.fleet import Data
-from support.states import DRIVER, NOW, cards, fleet_and_host
+from support.states import DRIVER, NOW, cards, fleet_and_host, smi_row
 
 from stoker.facts.state import SECTION, HostState, parse
 from stoker.plan.preflight import findings
@@ -123,10 +123,7 @@ Signed-By: /etc/apt/keyrings/nvidia-container-toolkit.asc
 def facts(release: str, gpus: str = "", status: int = 0) -> HostState:
     """What the probe prints on a bare machine of a distribution."""
     _, host = fleet_and_host("llm")
-    rows = [
-        f"{gpu.index}, {gpu.uuid}, {gpu.name}, {gpu.memory_mib}, {gpu.compute_capability}, {DRIVER}"
-        for gpu in cards(host)
-    ]
+    rows = [smi_row(gpu, DRIVER) for gpu in cards(host)]
     lines = [
         f"{SECTION}os",
         *release.splitlines(),

@@ -15,13 +15,19 @@ from support.fleet import make_fleet
 from support.states import bare, converged, fleet_and_host, probe_output
 from support.stubs import Stubs
 
+from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.probe import HttpProbe, Questions, script
-from stoker.facts.state import Container, FileState, Gpu, HostState, Listener, parse
+from stoker.facts.state import Container, FileState, HostState, Listener, parse
 from stoker.steps.questions import questions
 
-SMI_ROWS = """0, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02
-1, GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02
+UUIDS = ("GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50", "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51")
+SMI_ROWS = f"""0, {UUIDS[0]}, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02, 00000000:1A:00.0, 1025, Enabled, [N/A]
+1, {UUIDS[1]}, Tesla V100-SXM2-32GB, 32768, 7.0, 580.173.02, 00000000:1B:00.0, 0, Enabled, [N/A]
 """
+#: `nvidia-smi` as the probe calls it twice.
+SMI = f"""case $1 in
+--query-compute-apps=*) echo '{UUIDS[0]}, 4711, python3 -c a, b, 1024';;
+*) printf %s '{SMI_ROWS}';; esac"""
 
 SS = """LISTEN 0      128          0.0.0.0:22         0.0.0.0:*    users:(("sshd",pid=512,fd=3))
 LISTEN 0      4096       127.0.0.1:11434      0.0.0.0:*    users:(("ollama",pid=731,fd=4),("ollama",pid=740,fd=4))
@@ -106,7 +112,8 @@ def test_a_bare_machine(tmp_path: Path) -> None:
 
 def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
     stubs.prints("ss", SS)
-    stubs.prints("nvidia-smi", SMI_ROWS)
+    stubs.add("nvidia-smi", SMI)
+    stubs.prints("modinfo", "NVIDIA\n")
     stubs.prints(
         "dpkg-query",
         "docker-ce\t5:28.5.2-1~debian.13~trixie\tii \ncurl\t8.14.1-2\thi \nnginx\t\tun \nold\t1.0\trc \n",
@@ -176,9 +183,11 @@ def test_a_machine_at_work(stubs: Stubs, tmp_path: Path) -> None:
     assert state.units == {"docker.service": "active enabled", "nvidia-persistenced.service": "failed failed"}
     assert (state.driver, state.gpu_error) == ("580.173.02", "")
     assert state.gpus == [
-        Gpu(0, "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50", "Tesla V100-SXM2-32GB", 32768, "7.0"),
-        Gpu(1, "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51", "Tesla V100-SXM2-32GB", 32768, "7.0"),
+        Gpu(0, UUIDS[0], "Tesla V100-SXM2-32GB", 32768, "7.0", "0000:1a:00.0", 1025, True, None),
+        Gpu(1, UUIDS[1], "Tesla V100-SXM2-32GB", 32768, "7.0", "0000:1b:00.0", 0, True, None),
     ]
+    assert state.gpu_processes == [GpuProcess(UUIDS[0], 4711, "python3 -c a, b", 1024)]
+    assert state.kernel_module == "proprietary"
     assert state.docker_version == "28.5.2"
     assert state.containers["vllm_qwen_gpu2"] == Container(
         "vllm_qwen_gpu2",
@@ -251,8 +260,8 @@ def test_nvidia_smi_fails(stubs: Stubs, text: str, status: int) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "0, GPU-1, Tesla P40, [Unknown Error], 6.1, 580.173.02",
-        "0, GPU-1, Tesla P40, 23040, 6.1",
+        "0, GPU-1, Tesla P40, [Unknown Error], 6.1, 580.173.02, 00000000:1A:00.0, 0, Enabled, [N/A]",
+        "0, GPU-1, Tesla P40, 23040, 6.1, 580.173.02",
         "some other words",
     ],
 )
@@ -304,4 +313,12 @@ def test_recorded_states_read_back(group: str) -> None:
     fleet, host = fleet_and_host(group)
     for state in (bare(host), converged(fleet, host)):
         again = parse(probe_output(state).splitlines())
-        assert replace(again, gpus=tuple(again.gpus), listeners=tuple(again.listeners)) == state
+        assert (
+            replace(
+                again,
+                gpus=tuple(again.gpus),
+                gpu_processes=tuple(again.gpu_processes),
+                listeners=tuple(again.listeners),
+            )
+            == state
+        )

@@ -11,7 +11,8 @@ import pytest
 from support.fleet import EMBEDDING, LLM, Data, instances
 from support.states import DRIVER, NOW, bare, cards, converged, fleet_and_host
 
-from stoker.facts.state import Container, Gpu, HostState, Listener
+from stoker.facts.gpus import Gpu
+from stoker.facts.state import Container, HostState, Listener
 from stoker.plan.preflight import findings, unreachable_sources
 
 DAEMON_JSON = "/etc/docker/daemon.json"

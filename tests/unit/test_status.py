@@ -8,7 +8,8 @@ from dataclasses import replace
 from rich.console import Console
 from support.fleet import EMBEDDING, LLM, make_fleet
 
-from stoker.facts.state import Container, Gpu, HostState
+from stoker.facts.gpus import Gpu
+from stoker.facts.state import Container, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.gateway import config_identity
 from stoker.smoke.containers import Card

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from stoker.facts.state import Gpu, HostState
+from stoker.facts.gpus import Gpu
+from stoker.facts.state import HostState
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
 from stoker.spec.settings import OllamaModel

@@ -25,7 +25,7 @@ VLLM_FAULTS = (
     "hang-shutdown",
 )
 OLLAMA_FAULTS = ("nan", "wrong-dimension", "cpu", "crash-loading", "error-500", "hang-requests", "slow", "pull-fails")
-DRIVER_FAULTS = ("not-loaded", "version-mismatch", "unknown-error", "version")
+DRIVER_FAULTS = ("not-loaded", "version-mismatch", "unknown-error", "version", "open-module")
 KNOWN = sorted({*VLLM_FAULTS, *OLLAMA_FAULTS, *DRIVER_FAULTS})
 
 
