@@ -34,13 +34,30 @@ class Questions:
     units: Sequence[str] = ()
     images: Sequence[str] = ()
     disks: Sequence[str] = ()
+    apt_sources: Sequence[str] = ()  #: words; the lines of apt's sources that hold one are looked at
     model_directories: Sequence[str] = ()
     http: Sequence[HttpProbe] = ()
+
+
+def _section(name: str) -> str:
+    return f"echo {shlex.quote(SECTION + name)}; "
 
 
 _INSPECT = (
     '{"name":{{json .Name}},"id":{{json .Id}},"image":{{json .Image}},"status":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{.RestartCount}},"labels":{{json .Config.Labels}},"ports":{{json .HostConfig.PortBindings}}}'
+)
+
+
+#: One answer of the daemon. ``root`` stands first: the disks' part of the probe reads it, too.
+_INFO = '{"root":{{json .DockerRootDir}},"status":{{json .DriverStatus}},"security":{{json .SecurityOptions}}}'
+
+#: Where the Compose plugin is looked for before the packages' own place (docker/cli, cli-plugins/manager).
+COMPOSE_PLACES = (
+    "$HOME/.docker/cli-plugins/docker-compose",
+    "/usr/local/lib/docker/cli-plugins/docker-compose",
+    "/usr/local/libexec/docker/cli-plugins/docker-compose",
+    "/usr/local/bin/docker-compose",
 )
 
 
@@ -81,32 +98,83 @@ def script(questions: Questions) -> str:
         "else echo 'nvidia-smi: not found'; (exit 127); fi; smi=$?; echo rc=$smi",
         # Not asked again when the first answer was an error: a driver that hangs would cost another minute.
         _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
-        f"timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null; fi",
+        f"apps=$(timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null); "
+        'printf "%s\\n" "$apps"; fi',
+        _section("gpu-containers") + "for p in $(printf '%s\\n' \"$apps\" | awk -F, '$2 {print $2}' 2>/dev/null); do "
+        "printf '%s\\t%s\\n' $p \"$(tr '\\n' ' ' 2>/dev/null </proc/$p/cgroup)\" 2>/dev/null; done",
         # What is loaded; else what is installed, by its licence.
         _section("kernel-module")
         + "cat /proc/driver/nvidia/version 2>/dev/null || modinfo -F license nvidia 2>/dev/null",
+        # What the next boot loads.
+        _section("module-version") + "modinfo -F version nvidia 2>/dev/null",
         _section("memory") + "awk '/^MemTotal:/ {print $2}' /proc/meminfo",
         _section("listeners") + "ss -Hltnp 2>/dev/null",
     ]
-    if questions.disks:
-        disks = " ".join(map(quote, questions.disks))
-        parts.append(
-            _section("disk")
-            + (
-                f'for d in {disks}; do p=$d; while [ ! -e "$p" ]; do p=$(dirname "$p"); done; '
-                'printf \'%s\\t%s\\n\' "$d" "$(df -PB1 "$p" | awk \'NR==2 {print $4}\')"; done'
-            )
-        )
     for directory in questions.model_directories:
         parts.append(_section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null")
-    parts.append(_docker(questions))
+    parts += ["info=", _docker(questions), _DOCKERS, _PACKAGING, _GUARDS]
+    if questions.apt_sources:
+        patterns = " ".join(f"-e {quote(one)}" for one in questions.apt_sources)
+        parts.append(
+            _section("apt-sources") + f"grep -HF {patterns} /etc/apt/sources.list "
+            "/etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null"
+        )
+    parts.append(_disks(questions.disks))
     if questions.http:
         parts.append(_http(questions.http))
     return "\n".join([*parts, "exit 0"])
 
 
-def _section(name: str) -> str:
-    return f"echo {shlex.quote(SECTION + name)}; "
+#: Whatever else calls itself Docker. A snap may be installed although this shell does not look for programs there.
+_DOCKERS = "\n".join(
+    [
+        _section("docker-path") + "test -e /snap/bin/docker && echo /snap/bin/docker || command -v docker",
+        # A link to podman, or the script of the package podman-docker.
+        _section("docker-is")
+        + 'd=$(command -v docker) && case $(readlink -f "$d" 2>/dev/null) in */podman) echo podman;; '
+        "*) head -c 300 \"$d\" 2>/dev/null | grep -aq 'podman' 2>/dev/null && echo podman;; esac",
+        _section("docker-rootless")
+        + 'for s in /run/user/*/docker.sock; do test -S "$s" && stat -c %U "$s" 2>/dev/null; done',
+        _section("composes") + f'for f in {" ".join(COMPOSE_PLACES)}; do test -x "$f" && '
+        'printf \'%s\\t%s\\n\' "$f" "$(timeout 10 "$f" version --short 2>/dev/null)"; done',
+    ]
+)
+
+#: Not `dpkg --audit`: that also names packages which lack no more than a list of checksums.
+_PACKAGING = "\n".join(
+    [
+        _section("unfinished") + "dpkg-query -W -f '${db:Status-Abbrev}\\t${Package}\\n' 2>/dev/null | "
+        "awk -F'\\t' '$1 ~ /^.[HUF]/ || $1 ~ /^..R/ {print $2}' 2>/dev/null; "
+        'for f in /var/lib/dpkg/updates/[0-9]*; do test -e "$f" && echo "$f" && break; done',
+        _section("apt-lock") + "for p in $(awk -v a=$(stat -c %i /var/lib/dpkg/lock-frontend 2>/dev/null || echo 0) "
+        "'split($6, n, \":\") == 3 && n[3] == a {print $5}' /proc/locks 2>/dev/null); do "
+        'test "$p" -gt 0 && echo "$(cat /proc/$p/comm 2>/dev/null) (process $p)"; done',
+    ]
+)
+
+_GUARDS = "\n".join(
+    [
+        _section("guards") + "printf 'selinux=%s\\napparmor=%s\\nuserns=%s\\ncgroup=%s\\n' "
+        '"$(cat /sys/fs/selinux/enforce 2>/dev/null)" "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" '
+        '"$(cat /proc/sys/kernel/apparmor_restrict_unprivileged_userns 2>/dev/null)" "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)"',
+        "command -v apparmor_parser >/dev/null && echo apparmor-parser=yes",
+        "test -d /sys/module/nouveau && echo nouveau=yes",
+        # The variable's four bytes of attributes, then its value.
+        "for f in /sys/firmware/efi/efivars/SecureBoot-*; do "
+        'test -e "$f" && echo "secure-boot=$(od -An -tu1 -j4 -N1 "$f" 2>/dev/null)"; done',
+    ]
+)
+
+
+def _disks(paths: Sequence[str]) -> str:
+    """Room and file system of each path, or of the nearest directory above it; Docker's own places always among them."""
+    return (
+        _section("disk") + 'r=$(printf \'%s\' "$info" | sed -n \'s/^{"root":"\\([^"]*\\)".*/\\1/p\' 2>/dev/null); '
+        'test -n "$r" || r=$(sed -n \'s/.*"data-root"[^"]*"\\([^"]*\\)".*/\\1/p\' /etc/docker/daemon.json 2>/dev/null); '
+        f'for d in {" ".join(map(shlex.quote, paths))} "$r"; do p=$d; '
+        'while [ -n "$p" ] && [ ! -e "$p" ]; do p=$(dirname "$p"); done; test -n "$p" && '
+        'printf \'%s\\t%s\\n\' "$d" "$(df -PB1 "$p" | awk \'NR==2 {f=$1; if (f !~ /^\\//) f=$6; print $4 "\\t" f}\')"; done'
+    )
 
 
 def _docker(questions: Questions) -> str:
@@ -119,9 +187,10 @@ def _docker(questions: Questions) -> str:
     return "\n".join(
         [
             "if command -v docker >/dev/null; then",
-            _section("docker-path") + "command -v docker",
             _section("docker")
             + 'v=$(timeout 20 docker version -f \'{{.Server.Version}}\' 2>&1) && echo "$v" || echo "error $v"',
+            _section("docker-info")
+            + f'info=$(timeout 20 docker info -f {shlex.quote(_INFO)} 2>/dev/null); echo "$info"',
             _section("containers")
             + f'c=$(timeout 20 docker ps -aq 2>/dev/null) && test -n "$c" && docker inspect -f {shlex.quote(_INSPECT)} $c 2>/dev/null',
             _section("images") + inspect_images,

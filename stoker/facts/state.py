@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stoker.facts import gpus as cards
+from stoker.facts import surroundings
 from stoker.facts.gpus import Gpu as Gpu  # also imported from here
 from stoker.facts.gpus import GpuProcess, KernelModule
+from stoker.facts.surroundings import DockerInfo, Dockers, Guards, Packaging
 
 SECTION = "@@stoker "
 
@@ -70,15 +72,21 @@ class HostState:
     gpu_error: str = ""
     gpus: Sequence[Gpu] = ()
     gpu_processes: Sequence[GpuProcess] = ()
+    gpu_containers: Mapping[int, str] = field(default_factory=dict)  #: pid of a process on a card -> its container's id
     kernel_module: KernelModule = ""  #: empty when it is not known
+    module_version: str = ""  #: of the driver's module on disk: what the next boot loads
     docker_version: str = ""
     docker_error: str = ""
-    docker_from_snap: bool = False
+    docker_info: DockerInfo = field(default_factory=DockerInfo)
+    dockers: Dockers = field(default_factory=Dockers)
+    packaging: Packaging = field(default_factory=Packaging)
+    guards: Guards = field(default_factory=Guards)
     containers: Mapping[str, Container] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)  #: reference -> image id
     memory_kib: int = 0  #: the machine's own memory; 0 when it is not known
     listeners: Sequence[Listener] = ()
     free_bytes: Mapping[str, int] = field(default_factory=dict)
+    file_systems: Mapping[str, str] = field(default_factory=dict)  #: path -> device, or mount point where it has none
     model_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: directory -> path -> bytes
     answers: Mapping[str, str] = field(default_factory=dict)  #: name of an HTTP probe -> what came back
 
@@ -107,6 +115,7 @@ def parse(lines: Iterable[str]) -> HostState:
     identity = first("identity").split()
     gpus, driver, gpu_error = cards.queried(of("gpus"))
     docker = first("docker")
+    disks = [row for line in of("disk") if len(row := line.split("\t")) == 3 and row[1].isdigit()]
     return HostState(
         os_id=release.get("ID", "").strip('"'),
         os_codename=release.get("VERSION_CODENAME", "").strip('"'),
@@ -125,15 +134,23 @@ def parse(lines: Iterable[str]) -> HostState:
         gpu_error=gpu_error,
         gpus=gpus,
         gpu_processes=cards.processes(of("gpu-processes")),
+        gpu_containers=surroundings.containers_of(of("gpu-containers")),
         kernel_module=cards.kernel_module(of("kernel-module")),
+        module_version=first("module-version"),
         docker_version="" if docker.startswith("error") else docker,
         docker_error=" ".join(of("docker"))[len("error") :].strip() if docker.startswith("error") else "",
-        docker_from_snap=first("docker-path").startswith("/snap"),
+        docker_info=surroundings.docker_info(first("docker-info")),
+        dockers=surroundings.dockers(
+            of("docker-path"), first("docker-is"), of("docker-rootless"), _pairs(of("composes"), "\t")
+        ),
+        packaging=surroundings.packaging(of("unfinished"), first("apt-lock"), of("apt-sources")),
+        guards=surroundings.guards(_pairs(of("guards"), "=")),
         containers=_containers(of("containers")),
         images=_pairs(of("images"), "\t"),
         memory_kib=int(first("memory")) if first("memory").isdigit() else 0,
         listeners=_listeners(of("listeners")),
-        free_bytes={path: int(size) for path, size in _pairs(of("disk"), "\t").items() if size.isdigit()},
+        free_bytes={path: int(size) for path, size, _ in disks},
+        file_systems={path: system for path, _, system in disks},
         model_files=_model_files(of("models")),
         answers=_pairs(of("answers"), "\t"),
     )

@@ -31,8 +31,8 @@ def verdict(run: Session, host_name: str) -> list[Finding]:
     found = current(host, run.fleet)
     said = findings(described, found, int(time.time()))
     wanted = addresses(described.only(run.only), found)
-    if wanted and not refusals({host_name: said}):
-        # Mirrors matter only when something has to be downloaded.
+    if wanted and found.uid >= 0:
+        # Mirrors matter only when something has to be downloaded; and nothing is asked of a host that did not answer.
         reach: dict[str, str] = host.get_fact(Reach, addresses=wanted)
         said += unreachable_sources(described, reach)
     return said

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stoker.facts.state import HostState
@@ -18,6 +18,8 @@ class Look:
     host: Host
     state: HostState
     now: int
+    #: Model, as group_data names it -> bytes of all its files. What is not known is left out.
+    model_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reason(NamedTuple):

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from stoker.facts.state import HostState
-from stoker.plan.checks import cards, containers, disks, docker, driver, host_memory, ports, system
+from stoker.plan.checks import (
+    cards,
+    containers,
+    disks,
+    docker,
+    driver,
+    gpu_processes,
+    guards,
+    host_memory,
+    packaging,
+    ports,
+    system,
+)
 from stoker.plan.finding import Finding
 from stoker.plan.look import Check, Look
 from stoker.spec.fleet import Host
@@ -13,9 +26,12 @@ from stoker.spec.fleet import Host
 #: Name of the check -> the check, in the order in which a person reads the findings.
 CHECKS: Mapping[str, Check] = {
     "system": system.check,
+    "guards": guards.check,
+    "packaging": packaging.check,
     "docker": docker.check,
     "driver": driver.check,
     "cards": cards.check,
+    "GPU processes": gpu_processes.check,
     "ports": ports.check,
     "containers": containers.check,
     "disks": disks.check,
@@ -23,8 +39,10 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def findings(host: Host, state: HostState, now: int) -> list[Finding]:
-    """Everything that speaks against deploying to a host. ``now`` is this machine's clock, seconds since the epoch."""
+def findings(
+    host: Host, state: HostState, now: int, model_bytes: Mapping[str, int] = MappingProxyType({})
+) -> list[Finding]:
+    """Everything that speaks against deploying to a host, or that a person should know before. See `Look` for what is given."""
     if state.uid < 0:  # pyinfra turns a connection that is lost while a fact is gathered into an empty state
         return [
             Finding(
@@ -35,7 +53,7 @@ def findings(host: Host, state: HostState, now: int) -> list[Finding]:
                 check="connection",
             )
         ]
-    look = Look(host, state, now)
+    look = Look(host, state, now, model_bytes)
     return [
         Finding(host.name, reason.reason, reason.remedy, reason.anchor, reason.severity, name, reason.instance)
         for name, check in CHECKS.items()

@@ -162,6 +162,8 @@ class Settings(Spec):
     keys: Keys = Keys()
     #: Engine -> the build of it that the images hold, where it is not the one for NVIDIA cards.
     profiles: dict[profile.Engine, profile.ProfileName] = {}
+    #: Image -> GiB that it takes on disk, for images of which Stoker's table has no figure, or another one.
+    image_gib: dict[Image, Annotated[float, Field(ge=0, le=1024)]] = {}
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.

@@ -48,7 +48,19 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         contents=contents,
         units=[docker.UNIT, toolkit.PERSISTENCE],
         images=host.images(),
-        disks=["/var/lib", *dict.fromkeys(entry.model_directory for entry in host.stacks)],
+        # Where images are, or will be, kept: the data-root, or containerd's own directory. The probe adds the daemon's word.
+        disks=[
+            *dict.fromkeys(
+                (
+                    "/var/lib",
+                    "/var/lib/docker",
+                    "/var/lib/containerd",
+                    *(entry.model_directory for entry in host.stacks),
+                )
+            ),
+            *([str(root)] if (root := host.settings.docker.daemon.get("data-root")) else []),
+        ],
+        apt_sources=sources.addresses(host),
         model_directories=list(models.wanted(host)),
         http=http,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
@@ -20,8 +21,18 @@ CERTIFICATES = Package("ca-certificates")
 
 #: Left by earlier installations under other names; apt stops with "Conflicting values set for option Signed-By".
 LEFTOVERS = tuple(
-    f"{SOURCES}/{name}.list" for name in ("docker", "nvidia-docker", "libnvidia-container", "nvidia-container-toolkit")
+    f"{SOURCES}/{name}.list"
+    for name in (
+        "docker",
+        "nvidia-docker",
+        "libnvidia-container",
+        "nvidia-container-runtime",
+        "nvidia-container-toolkit",
+    )
 )
+
+#: Fields of a deb822 file that say whether and how a repository is used.
+_FIELDS = ("Suites:", "Signed-By:", "Enabled:")
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,15 @@ def contents() -> list[str]:
 def files() -> list[str]:
     """Files whose state the step must see."""
     return [f"{SOURCES}/docker.sources", f"{SOURCES}/nvidia-container-toolkit.sources", PROXY, *LEFTOVERS]
+
+
+def addresses(host: Host) -> list[str]:
+    """What a line of apt's sources holds that names one of the repositories, however it is written; fields of other files, too."""
+    mirrors = host.settings.mirrors
+    return [
+        *(urlsplit(url).netloc + urlsplit(url).path for url in (mirrors.docker, mirrors.container_toolkit)),
+        *_FIELDS,
+    ]
 
 
 def debian_architecture(state: HostState) -> str:

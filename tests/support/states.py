@@ -84,6 +84,7 @@ def bare(host: Host) -> HostState:
         gpus=cards(host),
         kernel_module="proprietary",
         free_bytes={"/var/lib": 500 << 30, **{entry.model_directory: 500 << 30 for entry in host.stacks}},
+        file_systems={"/var/lib": "/dev/sda1", **{entry.model_directory: "/dev/sdb1" for entry in host.stacks}},
     )
 
 
@@ -220,7 +221,7 @@ def probe_output(state: HostState) -> str:
         "listeners": [
             f'LISTEN 0 128 0.0.0.0:{one.port} 0.0.0.0:* users:(("{one.process}"))' for one in state.listeners
         ],
-        "disk": [f"{path}\t{free}" for path, free in state.free_bytes.items()],
+        "disk": [f"{path}\t{free}\t{state.file_systems[path]}" for path, free in state.free_bytes.items()],
         "models": [f"{d}\t{path}\t{size}" for d, found in state.model_files.items() for path, size in found.items()],
     }
     if state.docker_version:

@@ -13,6 +13,7 @@ from support.states import DRIVER, NOW, bare, cards, converged, fleet_and_host
 
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import Container, HostState, Listener
+from stoker.facts.surroundings import DockerInfo, Dockers, Guards, Packaging
 from stoker.plan.preflight import findings, unreachable_sources
 
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -69,7 +70,7 @@ CASES = {
     "clock ahead": Case(having(time=NOW + 301), "its clock is 301 s ahead of this machine's", "chrony", "clock"),
     "clock behind": Case(having(time=NOW - 4000), "its clock is 4000 s behind this machine's", "chrony", "clock"),
     "Docker as a snap": Case(
-        having(docker_from_snap=True),
+        having(dockers=Dockers("/snap/bin/docker")),
         "Docker is installed as a snap, which cannot use the container toolkit",
         "snap remove docker",
         "docker-from-snap",

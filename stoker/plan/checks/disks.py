@@ -1,27 +1,116 @@
-"""Room on the disks."""
+"""Room on the disks: for each file system, what is still to come there against what is free."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stoker.facts.state import HostState
+from stoker.plan.image_sizes import image_size
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
+from stoker.spec.settings import HubModel
+from stoker.steps import models, ollama
+from stoker.steps.docker import DAEMON_JSON
 
 _GIB = 1 << 30
 
+DOCKER_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT = "/var/lib/containerd"
+
+#: A fresh installation of this release or a later one keeps images with containerd (Docker Engine 29.0 release notes).
+CONTAINERD_STORE_SINCE = 29
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that comes to a directory. ``assumed``: its size is a guess that a refusal cannot rest on."""
+
+    path: str
+    size: int
+    what: str
+    assumed: bool = False
+
 
 def check(look: Look) -> Reasons:
+    state = look.state
+    by_system: dict[str, list[Need]] = {}
+    room: dict[str, int] = {}
+    for need in disk_needs(look):
+        known = nearest(need.path, state)
+        if known is not None:
+            system = state.file_systems.get(known, known)
+            by_system.setdefault(system, []).append(need)
+            room[system] = state.free_bytes[known]
+    for system, needs in by_system.items():
+        free, total = room[system], sum(need.size for need in needs)
+        if free >= total:
+            continue
+        sure = sum(need.size for need in needs if not need.assumed)
+        paths = ", ".join(dict.fromkeys(need.path for need in needs))
+        each = ", ".join(f"{need.what} {need.size / _GIB:.1f}{' (assumed)' if need.assumed else ''}" for need in needs)
+        yield Reason(
+            f"the disk of {paths} has {free / _GIB:.1f} GiB free, still to come are about {total / _GIB:.1f}: {each}",
+            "make room there, or mount a larger disk",
+            "disk",
+            "refuse" if free < sure else "warn",
+        )
+
+
+def nearest(path: str, state: HostState) -> str | None:
+    """The path itself or the nearest directory above it of which the room is known."""
+    parts = path.rstrip("/").split("/")
+    above = ("/".join(parts[:end]) or "/" for end in range(len(parts), 0, -1))
+    return next((one for one in above if one in state.free_bytes), None)
+
+
+def disk_needs(look: Look) -> Iterator[Need]:
+    """Margins for logs and caches, and what is missing: images and model files."""
     host, state = look.host, look.state
-    for path, need, what in disk_needs(host):
-        free = state.free_bytes.get(path)
-        if free is not None and free < need:
-            yield Reason(
-                f"{path} has {free / _GIB:.1f} GiB free, {what} need about {need / _GIB:.1f}",
-                "make room there, or mount a larger disk",
-                "disk",
-            )
+    yield Need("/var/lib", 2 * _GIB, "logs and caches")
+    place, beside = image_place(host, state)
+    for image in host.images():
+        if not state.images.get(image):
+            one = image_size(host, image)
+            yield Need(place, one.unpacked + (one.packed if beside else 0), image, one.assumed)
+    for directory in dict.fromkeys(stack.model_directory for stack in host.stacks):
+        yield Need(directory, _GIB, "model files beside those named")
+    names = {
+        f"{stack.model_directory}/{model.directory}": instance.model
+        for stack, instance in host.instances()
+        if isinstance(model := host.model_of(instance), HubModel)
+    }
+    for directory, (model, _) in models.wanted(host).items():
+        size = look.model_bytes.get(names[directory])
+        if size is not None and not models.is_complete(directory, model, state):
+            there = sum(state.model_files.get(directory, {}).values())
+            yield Need(directory, max(size - there, 0), model.repository)
+    for entry in ollama.served(host):
+        size = look.model_bytes.get(entry.instance.model)
+        if size is not None and entry.base_manifest not in state.files:
+            yield Need(entry.stack.model_directory, size, entry.model.library)
 
 
-def disk_needs(host: Host) -> list[tuple[str, int, str]]:
-    """``(path, bytes, what)``. A margin for logs and caches only: sizes of images and models are checked when they are fetched."""
-    return [("/var/lib", 2 * _GIB, "images and logs")] + [
-        (stack.model_directory, _GIB, "model files") for stack in host.stacks
-    ]
+def image_place(host: Host, state: HostState) -> tuple[str, bool]:
+    """Where images go, and whether they are kept packed as well. What the daemon says counts; without one, its settings."""
+    if state.docker_info.root:
+        with_containerd = state.docker_info.containerd_store
+        return (CONTAINERD_ROOT, True) if with_containerd else (state.docker_info.root, False)
+    settings = {**_daemon_json(state), **host.settings.docker.daemon}
+    features = settings.get("features")
+    asked = features.get("containerd-snapshotter") if isinstance(features, dict) else None
+    major = host.settings.versions.docker.partition(".")[0]
+    fresh = host.settings.docker.source == "docker-ce" and major.isdigit() and int(major) >= CONTAINERD_STORE_SINCE
+    if asked or (asked is None and fresh):
+        return CONTAINERD_ROOT, True
+    root = settings.get("data-root")
+    return (root if isinstance(root, str) and root else DOCKER_ROOT), False
+
+
+def _daemon_json(state: HostState) -> dict[str, object]:
+    try:
+        found = json.loads(state.contents.get(DAEMON_JSON, "") or "{}")
+    except ValueError:
+        return {}  # the check of Docker says it
+    return found if isinstance(found, dict) else {}

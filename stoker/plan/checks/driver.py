@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import HostState
@@ -35,12 +36,7 @@ def check(look: Look) -> Reasons:
                 "driver-mismatch",
             )
         else:
-            yield Reason(
-                f"nvidia-smi says: {state.gpu_error}",
-                "look at `dmesg | grep -i nvrm` on the host; after a kernel upgrade rebuild the module (dkms autoinstall) and "
-                "reboot",
-                "driver-not-loaded",
-            )
+            yield Reason(f"nvidia-smi says: {state.gpu_error}", _load_driver(state), "driver-not-loaded")
         return
     branch = driver_branch(state.driver)
     old = [gpu for gpu in state.gpus if capability(gpu) < (7, 5)]
@@ -50,6 +46,7 @@ def check(look: Look) -> Reasons:
             f"install branch {LAST_BRANCH_BEFORE_TURING} and hold it (apt-mark hold)",
             "driver-branch",
         )
+    yield from _next_boot(state, old)
     if branch < CUDA_12_BRANCH:
         yield Reason(
             f"driver {state.driver} is too old for the pinned images (CUDA 12)",
@@ -69,6 +66,37 @@ def check(look: Look) -> Reasons:
             f"install branch {host.settings.versions.driver_branch} ({OLLAMA_PASCAL_BRANCH} is the oldest that works)",
             "driver-branch",
         )
+
+
+def _next_boot(state: HostState, old: Sequence[Gpu]) -> Reasons:
+    """The module on disk against the one that is loaded: an upgrade whose reboot is still to come."""
+    if not state.driver or not state.module_version or state.module_version == state.driver:
+        return
+    lost = old and driver_branch(state.module_version) > LAST_BRANCH_BEFORE_TURING
+    yield Reason(
+        f"driver {state.driver} is loaded, the next reboot loads {state.module_version}"
+        + (f", which has no support for {old[0].name}" if lost else ""),
+        f"go back to branch {LAST_BRANCH_BEFORE_TURING} and hold it (apt-mark hold) before anyone reboots"
+        if lost
+        else "reboot at a time of your own; programs and module differ until then",
+        "driver-reboot",
+        "warn",
+    )
+
+
+def _load_driver(state: HostState) -> str:
+    hints = []
+    if state.guards.secure_boot:
+        hints.append(
+            "Secure Boot is on and loads signed modules only: enrol the key that the module is signed with "
+            "(mokutil --import, then reboot) or switch Secure Boot off"
+        )
+    if state.guards.nouveau:
+        hints.append("the kernel's own driver nouveau has the cards: blacklist it, update-initramfs -u, reboot")
+    hints.append(
+        "look at `dmesg | grep -i nvrm` on the host; after a kernel upgrade rebuild the module (dkms autoinstall) and reboot"
+    )
+    return "; ".join(hints)
 
 
 def _install_driver(host: Host, state: HostState) -> str:

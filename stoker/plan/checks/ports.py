@@ -10,7 +10,10 @@ def check(look: Look) -> Reasons:
     owners = {listener.port: listener.process for listener in state.listeners}
     projects = {stack.project for stack in host.stacks}
     published = {
-        port: container for container in state.containers.values() if container.running for port in container.ports
+        port: container
+        for container in state.containers.values()
+        if container.status in ("running", "paused", "restarting")  # any other holds no port until it is started
+        for port in container.ports
     }
     for stack in host.stacks:
         users = [(instance.port, instance.name) for instance in stack.instances]
