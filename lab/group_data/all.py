@@ -25,3 +25,6 @@ mirrors = {
 
 # A machine without CAP_SYS_RESOURCE cannot raise the limit above its own.
 docker = {"open_files": 16384}
+
+# The lab's images are small ones that stand for the publishers'.
+image_gib = {"vllm/vllm-openai": 0.2, "ollama/ollama": 0.2, "nginx": 0.1}

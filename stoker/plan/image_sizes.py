@@ -37,7 +37,7 @@ _PUBLISHERS = {"vllm": "vllm/vllm-openai", "ollama": "ollama/ollama"}
 
 def image_size(host: Host, image: str) -> ImageSize:
     """The size that the description names, else the table's, else an assumption."""
-    said = host.settings.image_gib.get(image)
+    said = host.settings.image_gib.get(_repository(image))
     if said is not None:
         return ImageSize(round(said * GIB), round(said * GIB))
     measured = MEASURED.get(_repository(image))

@@ -11,6 +11,10 @@ from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, Mod
 
 Version = Annotated[str, form(r"^[0-9][0-9A-Za-z.+~:-]*$", "a version that begins with a digit, for instance 28.5.2")]
 Size = Annotated[str, form(r"^[1-9][0-9]*[kmg]$", "a number with k, m or g, for instance 50m")]
+#: A port may stand after the registry's host, a tag nowhere.
+ImageName = Annotated[
+    str, form(r"^(?:[^@\s/]+/)*[^@:/\s]+$", "an image's name without tag and digest, for instance registry.lan/vllm")
+]
 Fingerprint = Annotated[str, form(r"^[0-9A-F]{40}$", "the key's fingerprint: 40 digits 0-9 A-F without spaces")]
 
 
@@ -162,8 +166,8 @@ class Settings(Spec):
     keys: Keys = Keys()
     #: Engine -> the build of it that the images hold, where it is not the one for NVIDIA cards.
     profiles: dict[profile.Engine, profile.ProfileName] = {}
-    #: Image -> GiB that it takes on disk, for images of which Stoker's table has no figure, or another one.
-    image_gib: dict[Image, Annotated[float, Field(ge=0, le=1024)]] = {}
+    #: Image without its tag -> GiB that it takes on disk, where Stoker's table has no figure, or another one.
+    image_gib: dict[ImageName, Annotated[float, Field(ge=0, le=1024)]] = {}
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.

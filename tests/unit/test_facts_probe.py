@@ -304,7 +304,10 @@ def test_no_output_at_all_is_a_host_of_which_nothing_is_known() -> None:
 
 
 def test_docker_as_a_snap() -> None:
-    assert parse(["@@stoker docker-path", "/snap/bin/docker", "@@stoker docker", "28.4.0"]).dockers.path == "/snap/bin/docker"
+    assert (
+        parse(["@@stoker docker-path", "/snap/bin/docker", "@@stoker docker", "28.4.0"]).dockers.path
+        == "/snap/bin/docker"
+    )
 
 
 @pytest.mark.parametrize("group", ["llm", "embedding"])

@@ -12,8 +12,8 @@ from support.fleet import EMBEDDING, LLM, Data, instances
 from support.states import DRIVER, NOW, bare, cards, converged, fleet_and_host
 
 from stoker.facts.gpus import Gpu
-from stoker.facts.state import Container, HostState, Listener
-from stoker.facts.surroundings import DockerInfo, Dockers, Guards, Packaging
+from stoker.facts.state import Container, HostState, Listener, parse
+from stoker.facts.surroundings import Dockers
 from stoker.plan.preflight import findings, unreachable_sources
 
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -56,6 +56,8 @@ def with_room(path: str, gib: float) -> Callable[[HostState], HostState]:
 def foreign(name: str, project: str, *ports: int, status: str = "running") -> Container:
     return Container(name, "f" * 64, "sha256:1", status, "2026-11-01T10:00:00Z", 0, "", project, frozenset(ports))
 
+
+SS_IPV6 = 'LISTEN 0 128 [::1]:11402 [::]:* users:(("python3",pid=78,fd=3))'
 
 CASES = {
     "no root": Case(
@@ -168,6 +170,18 @@ CASES = {
         "stop it",
         "port-taken",
     ),
+    "port taken on IPv6's own machine only": Case(
+        lambda state: replace(state, listeners=parse(["@@stoker listeners", SS_IPV6]).listeners),
+        "port 11402, wanted by vllm_llama_gpu0_1, is held by python3 (process 78)",
+        "stop it",
+        "port-taken",
+    ),
+    "port of a container that is paused": Case(
+        having(containers={"old": foreign("old", "", 11405, status="paused")}),
+        "port 11405, wanted by vllm_qwen_gpu2, is held by the container old",
+        "stop it",
+        "port-taken",
+    ),
     "the same without docker-proxy": Case(
         having(containers={"old": foreign("old", "", 11405)}),
         "port 11405, wanted by vllm_qwen_gpu2, is held by the container old",
@@ -187,11 +201,16 @@ CASES = {
         "container-name",
     ),
     "no room for images": Case(
-        with_room("/var/lib", 1.5), "/var/lib has 1.5 GiB free, images and logs need about 2.0", "make room", "disk"
+        with_room("/var/lib", 1.5),
+        "the disk of /var/lib has 1.5 GiB free, still to come are about 29.6: logs and caches 2.0, "
+        "vllm/vllm-openai:v0.19.1 26.6, nginx:1.30.6-alpine 0.9 (assumed)",
+        "make room",
+        "disk",
     ),
     "no room for models": Case(
         with_room("/data/projects/models", 0.25),
-        "/data/projects/models has 0.2 GiB free, model files need about 1.0",
+        "the disk of /data/projects/models has 0.2 GiB free, still to come are about 1.0: "
+        "model files beside those named 1.0",
         "make room",
         "disk",
     ),

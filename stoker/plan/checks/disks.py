@@ -37,21 +37,22 @@ def check(look: Look) -> Reasons:
     state = look.state
     by_system: dict[str, list[Need]] = {}
     room: dict[str, int] = {}
+    paths: dict[str, dict[str, None]] = {}
     for need in disk_needs(look):
         known = nearest(need.path, state)
         if known is not None:
             system = state.file_systems.get(known, known)
             by_system.setdefault(system, []).append(need)
             room[system] = state.free_bytes[known]
+            paths.setdefault(system, {})[known] = None
     for system, needs in by_system.items():
         free, total = room[system], sum(need.size for need in needs)
         if free >= total:
             continue
         sure = sum(need.size for need in needs if not need.assumed)
-        paths = ", ".join(dict.fromkeys(need.path for need in needs))
         each = ", ".join(f"{need.what} {need.size / _GIB:.1f}{' (assumed)' if need.assumed else ''}" for need in needs)
         yield Reason(
-            f"the disk of {paths} has {free / _GIB:.1f} GiB free, still to come are about {total / _GIB:.1f}: {each}",
+            f"the disk of {', '.join(paths[system])} has {free / _GIB:.1f} GiB free, still to come are about {total / _GIB:.1f}: {each}",
             "make room there, or mount a larger disk",
             "disk",
             "refuse" if free < sure else "warn",
