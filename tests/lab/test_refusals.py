@@ -80,11 +80,118 @@ PORT_TAKEN = Obstacle(
     "kill $(ss -Hltnp sport = :11405 | sed 's/.*pid=//; s/,.*//')",
     "port 11405, wanted by vllm_qwen_gpu2, is held by python3",
 )
+#: A program on the host that holds 20 GiB of the third card; of the 32 vLLM would ask for 27.2.
+CARD_TAKEN = Obstacle(
+    GPU10,
+    """cat >/run/taker.py <<'END'
+import sys, time
+sys.path.insert(0, "/usr/lib/lab-gpu")
+from lab_gpu import accounting, machine
+taken = accounting.Allocation(machine.read_machine()["gpus"][2], "python3")
+taken.set(20 << 30)
+open("/run/taken", "w").close()
+time.sleep(600)
+END
+setsid python3 /run/taker.py >/dev/null 2>&1 & echo $! >/run/taker.pid
+i=0; until test -e /run/taken; do i=$((i+1)); test $i -lt 50 || exit 1; sleep 0.1; done""",
+    "kill $(cat /run/taker.pid); rm -f /run/taker.pid /run/taken /run/taker.py",
+    "12.0 GiB are left, vllm_qwen_gpu2 ask for 27.2: vLLM does not start when less is free",
+)
+NEWER_BRANCH = Obstacle(
+    GPU10,
+    "/usr/lib/lab-gpu/fault driver version=590.44.01",
+    "/usr/lib/lab-gpu/fault driver clear",
+    "driver 590.44.01 has no support for Tesla V100",
+)
+SNAP = Obstacle(
+    GPU10,
+    "mkdir -p /snap/bin && ln -s /usr/bin/docker /snap/bin/docker",
+    "rm -r /snap",
+    "Docker is installed as a snap",
+)
+HALF_CONFIGURED = Obstacle(
+    GPU10,
+    "cp -p /var/lib/dpkg/status /run/kept-status && "
+    "sed -i '/^Package: iproute2$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
+    "cp -p /run/kept-status /var/lib/dpkg/status && rm /run/kept-status",
+    "the package manager was interrupted (iproute2)",
+)
+OLD_COMPOSE = Obstacle(
+    GPU10,
+    "mkdir -p /root/.docker/cli-plugins && cd /root/.docker/cli-plugins && "
+    "printf '#!/bin/sh\\necho 2.29.7\\n' >docker-compose && chmod 755 docker-compose",
+    "rm -r /root/.docker/cli-plugins",
+    "/root/.docker/cli-plugins/docker-compose (Compose 2.29.7) goes before",
+)
+#: Something to download, and nothing that answers where it comes from.
+NO_CONNECTION = Obstacle(
+    GPU10,
+    "mv /etc/apt/sources.list.d/docker.sources /run/ && cp /etc/hosts /run/hosts && "
+    "echo 127.0.0.1 packages.internet.test >>/etc/hosts",
+    "cat /run/hosts >/etc/hosts; mv /run/docker.sources /etc/apt/sources.list.d/",
+    "http://packages.internet.test/docker/linux cannot be reached: no connection could be opened from there",
+)
+NO_NAME = Obstacle(
+    GPU65,
+    "mv /etc/apt/sources.list.d/docker.sources /run/ && cp /etc/resolv.conf /run/resolv.conf && "
+    "echo nameserver 127.0.0.9 >/etc/resolv.conf",
+    "cat /run/resolv.conf >/etc/resolv.conf; mv /run/docker.sources /etc/apt/sources.list.d/",
+    "http://packages.internet.test/docker/linux cannot be reached: its name does not resolve there",
+)
+CARD_MISSING = Obstacle(
+    GPU65,
+    "mv /dev/nvidia1 /dev/hidden1",
+    "mv /dev/hidden1 /dev/nvidia1",
+    "it has 1 GPUs (Tesla P40), described are 2",
+)
+OLDER_BRANCH = Obstacle(
+    GPU65,
+    "/usr/lib/lab-gpu/fault driver version=550.163.01",
+    "/usr/lib/lab-gpu/fault driver clear",
+    "with driver 550.163.01 Ollama would serve from the CPU",
+)
+PODMAN = Obstacle(
+    GPU65,
+    "printf '#!/bin/sh\\n# podman\\nexec /usr/bin/docker \"$@\"\\n' >/usr/local/bin/docker && chmod 755 /usr/local/bin/docker",
+    "rm /usr/local/bin/docker",
+    "/usr/local/bin/docker is Podman under Docker's name",
+)
+LISTED_TWICE = Obstacle(
+    GPU65,
+    "echo 'deb [signed-by=/usr/share/keyrings/docker.gpg] http://packages.internet.test/docker/linux/debian bookworm stable' "
+    ">/etc/apt/sources.list.d/by-hand.list",
+    "rm /etc/apt/sources.list.d/by-hand.list",
+    "/etc/apt/sources.list.d/by-hand.list lists http://packages.internet.test/docker/linux/debian with another key",
+)
+SMALL_DISK = Obstacle(
+    GPU65,
+    "mount -t tmpfs -o size=64m none /data/projects",
+    "umount /data/projects",
+    "has 0.1 GiB free, still to come are about",
+)
 NO_DRIVER = Obstacle(
     GPU10,
     "/usr/lib/lab-gpu/fault driver not-loaded",
     "/usr/lib/lab-gpu/fault driver clear",
     "NVIDIA-SMI has failed",
+)
+WRONG_LIBRARY = Obstacle(
+    GPU10,
+    "/usr/lib/lab-gpu/fault driver version-mismatch",
+    "/usr/lib/lab-gpu/fault driver clear",
+    "Driver/library version mismatch",
+)
+#: What root's docker says when it is led to a user's own daemon.
+ROOTLESS = Obstacle(
+    GPU10,
+    """cat >/usr/local/bin/docker <<'END'
+#!/bin/sh
+test "$1" = info || exec /usr/bin/docker "$@"
+echo '{"root":"/home/ada/.local/share/docker","status":null,"security":["name=seccomp,profile=builtin","name=rootless"]}'
+END
+chmod 755 /usr/local/bin/docker""",
+    "rm /usr/local/bin/docker",
+    "the Docker that answers is a rootless one",
 )
 BROKEN_DAEMON_JSON = Obstacle(
     GPU65,
@@ -113,8 +220,17 @@ def in_the_way(obstacle: Obstacle) -> Iterator[None]:
     "obstacles",
     [
         pytest.param([PORT_TAKEN], id="a port is taken"),
-        pytest.param([BROKEN_DAEMON_JSON], id="daemon.json is broken"),
+        pytest.param(
+            [BROKEN_DAEMON_JSON, WRONG_LIBRARY, ROOTLESS], id="daemon.json is broken, driver and Docker wrong"
+        ),
         pytest.param([NO_DRIVER, NAME_TAKEN], id="no driver here and a foreign container there"),
+        pytest.param(
+            [
+                *(PORT_TAKEN, CARD_TAKEN, NEWER_BRANCH, SNAP, HALF_CONFIGURED, OLD_COMPOSE, NO_CONNECTION),
+                *(CARD_MISSING, OLDER_BRANCH, PODMAN, LISTED_TWICE, SMALL_DISK, NO_NAME),
+            ],
+            id="everything at once",
+        ),
     ],
 )
 def test_an_obstacle_on_one_host_stops_the_run_for_all(obstacles: list[Obstacle], project: Project) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.stubs import Stubs
 from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.probe import HttpProbe, Questions, script
 from stoker.facts.state import Container, FileState, HostState, Listener, parse
+from stoker.facts.surroundings import DockerInfo, Guards
 from stoker.steps.questions import questions
 
 UUIDS = ("GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f50", "GPU-6f3c1e0a-0d1f-4d7e-9a57-0b1c2d3e4f51")
@@ -301,6 +303,111 @@ def test_a_banner_before_the_output_is_skipped() -> None:
 def test_no_output_at_all_is_a_host_of_which_nothing_is_known() -> None:
     state = parse([])
     assert (state.uid, state.os_id, state.gpu_error) == (-1, "", "nvidia-smi is not installed")
+
+
+def test_where_docker_keeps_its_things_is_looked_at(stubs: Stubs, tmp_path: Path) -> None:
+    root = tmp_path / "docker root"
+    said = json.dumps({"root": str(root), "status": [["driver-type", "io.containerd.snapshotter.v1"]], "security": []})
+    stubs.add("docker", f"case $1 in version) echo 29.0.1;; info) echo '{said}';; *) exit 1;; esac")
+    state = probe(stubs, Questions(disks=["/"]))
+    assert state.docker_info == DockerInfo(str(root), containerd_store=True)
+    assert set(state.free_bytes) == {"/", str(root)}
+
+
+def test_paths_of_one_file_system_are_known_as_such(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add(
+        "df",
+        "printf 'Filesystem 1B-blocks Used Available Use%% Mounted on\\n'; case $2 in "
+        f"{tmp_path}/a) echo '/dev/sdb1 9 4 5 44% /a';; {tmp_path}/b) echo '/dev/sdb1 9 4 5 44% /b';; "
+        "*) echo 'tmpfs 9 2 7 22% /run';; esac",
+    )
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    paths = [f"{tmp_path}/{name}" for name in ("a", "b/not/yet", "c")]
+    state = probe(stubs, Questions(disks=paths))
+    assert state.file_systems == dict(zip(paths, ["/dev/sdb1", "/dev/sdb1", "/run"], strict=True))
+    assert [state.free_bytes[path] for path in paths] == [5, 5, 7]
+
+
+@pytest.mark.parametrize(("first_line", "podman"), [("exec /usr/bin/podman", True), ("exec /usr/bin/dockerd", False)])
+def test_podman_as_docker(stubs: Stubs, first_line: str, podman: bool) -> None:
+    stubs.add("docker", f'test -z "$1" || exit 1; {first_line} "$@"')
+    found = probe(stubs, Questions()).dockers
+    assert (found.path, found.is_podman) == (f"{stubs.folder}/docker", podman)
+
+
+def test_podman_by_a_link(stubs: Stubs) -> None:
+    stubs.add("podman", "exit 1")
+    (stubs.folder / "docker").symlink_to(stubs.folder / "podman")
+    assert probe(stubs, Questions()).dockers.is_podman
+
+
+def test_a_plugin_of_ones_own(stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = tmp_path / "home" / ".docker" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    stubs.add("kept", 'test "$1 $2" = "version --short" && echo v2.29.7')
+    (plugins / "docker-compose").symlink_to(stubs.folder / "kept")
+    assert probe(stubs, Questions()).dockers.composes[f"{plugins}/docker-compose"] == "v2.29.7"
+
+
+def test_packages_that_are_half_there(stubs: Stubs) -> None:
+    rows = (
+        "ii \tcurl",
+        "iF \tdkms",
+        "rc \told",
+        "iU \tnano",
+        "hi \tdocker-ce",
+        "iHR\tvim",
+        "un \tnginx",
+        "it \tman-db",
+    )
+    stubs.prints("dpkg-query", "\n".join(rows) + "\n")
+    assert probe(stubs, Questions()).packaging.unfinished == ("dkms", "nano", "vim")
+
+
+@pytest.mark.parametrize("names", ["python3", "python3 -c a, b"])
+def test_the_container_of_a_process_on_a_card(stubs: Stubs, names: str) -> None:
+    pid = os.getpid()
+    stubs.add(
+        "nvidia-smi",
+        f"case $1 in --query-compute-apps=*) echo '{UUIDS[0]}, {pid}, {names}, 1024';; *) printf %s '{SMI_ROWS}';; esac",
+    )
+    own = re.findall("[0-9a-f]{64}", Path("/proc/self/cgroup").read_text())
+    assert probe(stubs, Questions()).gpu_containers == ({pid: own[-1]} if own else {})
+
+
+def test_the_innermost_container_counts() -> None:
+    outer, inner = "a" * 64, "0123456789abcdef" * 4
+    rows = [
+        f"17\t0::/system.slice/docker-{inner}.scope ",
+        f"18\t12:pids:/docker/{outer}/docker/{inner} 1:name=systemd:/docker/{outer}/docker/{inner} ",
+        "19\t0::/user.slice/user-1000.slice/session-3.scope ",
+        "20\t",
+    ]
+    assert parse(["@@stoker gpu-containers", *rows]).gpu_containers == {17: inner, 18: inner}
+
+
+def test_what_the_kernel_enforces() -> None:
+    lines = ["selinux=1", "apparmor=Y", "userns=1", "cgroup=tmpfs", "apparmor-parser=yes", "nouveau=yes"]
+    assert parse(["@@stoker guards", *lines, "secure-boot=   1"]).guards == Guards(
+        True, True, True, True, 1, True, True
+    )
+    lines = ["selinux=0", "apparmor=N", "userns=0", "cgroup=cgroup2fs", "secure-boot=   0"]
+    assert parse(["@@stoker guards", *lines]).guards == Guards(cgroup_version=2, secure_boot=False)
+    assert parse(["@@stoker guards", "selinux=", "apparmor=", "userns=", "cgroup="]).guards == Guards()
+
+
+def test_lines_of_apts_sources() -> None:
+    rows = [
+        "/etc/apt/sources.list:# deb http://x y z",
+        "/etc/apt/a.sources:Signed-By: /k",
+        "/etc/apt/b.list: deb http://x y",
+    ]
+    assert parse(["@@stoker apt-sources", *rows]).packaging.sources == (
+        ("/etc/apt/a.sources", "Signed-By: /k"),
+        ("/etc/apt/b.list", "deb http://x y"),
+    )
 
 
 def test_docker_as_a_snap() -> None:
