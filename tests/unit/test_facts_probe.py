@@ -307,9 +307,13 @@ def test_no_output_at_all_is_a_host_of_which_nothing_is_known() -> None:
 
 def test_where_docker_keeps_its_things_is_looked_at(stubs: Stubs, tmp_path: Path) -> None:
     root = tmp_path / "docker root"
-    said = json.dumps({"root": str(root), "status": [["driver-type", "io.containerd.snapshotter.v1"]], "security": []})
-    stubs.add("docker", f"case $1 in version) echo 29.0.1;; info) echo '{said}';; *) exit 1;; esac")
+    status = [["driver-type", "io.containerd.snapshotter.v1"]]
+    said = json.dumps(
+        {"version": "29.0.1", "root": str(root), "status": status, "security": ["name=cgroupns"]}, separators=(",", ":")
+    )
+    stubs.add("docker", f"case $1 in info) echo '{said}';; *) exit 1;; esac")
     state = probe(stubs, Questions(disks=["/"]))
+    assert state.docker_version == "29.0.1"
     assert state.docker_info == DockerInfo(str(root), containerd_store=True)
     assert set(state.free_bytes) == {"/", str(root)}
 
