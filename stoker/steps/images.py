@@ -28,6 +28,22 @@ if not any(map(runs, have)):
 print(torch.ones(4, device="cuda", dtype=torch.half).sum())
 """.strip()
 
+#: Does Ollama compute on this card? It says so when it starts, and goes on with the CPU where it does not. "$0" is the card's UUID.
+_OLLAMA_PROBE = """
+nvidia-smi -L | grep -F "$0" || { echo "the container does not see the card $0"; exit 1; }
+ollama serve >/tmp/log 2>&1 &
+i=0
+until grep "inference compute" /tmp/log; do
+    i=$((i+1))
+    test $i -lt 240 || { tail -n 20 /tmp/log; echo "Ollama named no device within a minute"; exit 1; }
+    sleep 0.25
+done
+grep -q "inference compute.*library=.\\?CUDA" /tmp/log && exit 0
+grep -i "too old" /tmp/log
+echo "Ollama does not use the card: its driver is too old (branch 580 is right), or this image has no CUDA library for it"
+exit 1
+""".strip()
+
 
 def actions(host: Host, state: HostState) -> list[Action]:
     """Pull what is missing. A tag that is pinned does not change, so an image that is there is not asked for again."""
@@ -84,7 +100,7 @@ def probes(host: Host, state: HostState) -> list[Action]:
             if engine == "vllm":
                 runs.append(f"{run} --entrypoint python3 {shlex.quote(image)} -c {shlex.quote(_TORCH_PROBE)}")
             else:
-                runs.append(f"{run} --entrypoint nvidia-smi {shlex.quote(image)} -L | grep -F {gpu.uuid}")
+                runs.append(f"{run} --entrypoint sh {shlex.quote(image)} -c {shlex.quote(_OLLAMA_PROBE)} {gpu.uuid}")
         # What was proven before stays: a run with --only looks at some of the cards.
         uuids = " ".join([*proven, *(gpu.uuid for gpu in lacking)])
         write = f"id=$(docker image inspect -f '{{{{.Id}}}}' {shlex.quote(image)}) && printf '%s\\n' \"$id {state.driver} {uuids}\" >{shlex.quote(path)}"

@@ -187,7 +187,7 @@ ROOTLESS = Obstacle(
     """cat >/usr/local/bin/docker <<'END'
 #!/bin/sh
 test "$1" = info || exec /usr/bin/docker "$@"
-echo '{"root":"/home/ada/.local/share/docker","status":null,"security":["name=seccomp,profile=builtin","name=rootless"]}'
+echo '{"version":"28.5.2","root":"/home/ada/.local/share/docker","status":null,"security":["name=seccomp,profile=builtin","name=rootless"]}'
 END
 chmod 755 /usr/local/bin/docker""",
     "rm /usr/local/bin/docker",
