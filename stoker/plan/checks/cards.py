@@ -12,7 +12,7 @@ def check(look: Look) -> Reasons:
     want = host.gpus
     if len(state.gpus) != want.count:
         yield Reason(
-            f"it has {len(state.gpus)} GPUs ({', '.join(gpu.name for gpu in state.gpus)}), described are {want.count}",
+            f"it has {len(state.gpus)} GPU{'' if len(state.gpus) == 1 else 's'} ({', '.join(gpu.name for gpu in state.gpus)}), described are {want.count}",
             "correct `gpus` in group_data, or look why a card is missing (lspci | grep -i nvidia)",
             "gpu-count",
         )
