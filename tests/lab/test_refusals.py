@@ -165,8 +165,8 @@ LISTED_TWICE = Obstacle(
 )
 SMALL_DISK = Obstacle(
     GPU65,
-    "mount -t tmpfs -o size=64m none /data/projects",
-    "umount /data/projects",
+    "mount -t tmpfs -o size=64m none /data/ollama_models",
+    "umount /data/ollama_models",
     "has 0.1 GiB free, still to come are about",
 )
 NO_DRIVER = Obstacle(
