@@ -9,6 +9,7 @@ from stoker.facts.state import Container, HostState
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
+from stoker.steps import stack
 
 #: vLLM's own default of --gpu-memory-utilization (v0.19.1).
 _DEFAULT_SHARE = 0.9
@@ -36,16 +37,17 @@ def _is_ours(host: Host, container: Container | None) -> bool:
     if container is None:
         return False
     names = {instance.name for _, instance in host.instances()}
-    return container.name in names or container.project in {stack.project for stack in host.stacks}
+    return container.name in names or container.project in {one.project for one in host.stacks}
 
 
 def _left(look: Look, gpu: Gpu, others: list[GpuProcess]) -> Iterator[Reason]:
     who = ", ".join(_words(process, look.state) for process in others)
     taken = sum(process.used_mib or 0 for process in others)
+    uuids = stack.uuids(look.state)
     shares = {
         instance.name: share
         for _, instance in look.host.instances()
-        if gpu.index in instance.gpus and (share := _share(look.host, instance))
+        if gpu.uuid in {uuids.get(name) for name in instance.gpus} and (share := _share(look.host, instance))
     }
     wanted = sum(shares.values()) * gpu.memory_mib
     free = gpu.memory_mib - taken
