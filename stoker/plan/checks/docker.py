@@ -14,7 +14,7 @@ from stoker.steps.docker import DAEMON_JSON, daemon_settings, known_packages
 OLDEST_DOCKER = (19, 3)
 
 #: The first Compose that takes a CDI name among a service's `devices` (docker/compose pull request 12184, merged 2024-10-08,
-#: between 2.29 and 2.30); and the first that is a plugin at all.
+#: first in its tag v2.30.0); and the first that is a plugin at all.
 OLDEST_COMPOSE_FOR_CDI, OLDEST_COMPOSE = (2, 30), (2, 0)
 
 
