@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 from stoker.doctor.look import Line, LiveLook
 from stoker.facts.gpus import TIMED_OUT
 from stoker.spec.settings import OllamaModel
 from stoker.steps.stack import uuids
 from stoker.steps.toolkit import PERSISTENCE
+
+#: docker exec's words for a container that was between two starts when it was asked; whether it stays up is another check.
+_NOT_UP = re.compile(r"Error response from daemon: .*\b(?:is not running|is restarting|is paused|No such container)")
 
 #: docker exec's exit statuses for a program that cannot be run, and that is not there.
 _NO_PROGRAM = (126, 127)
@@ -22,7 +26,7 @@ def in_containers(look: LiveLook) -> list[Line]:
     for _, instance in look.host.instances():
         seen = look.live.cards_seen.get(instance.name)
         container = look.state.containers.get(instance.name)
-        if seen is None or container is None or not container.running:
+        if seen is None or container is None or not container.running or _NOT_UP.search(seen.text):
             continue
         if seen.status == TIMED_OUT:
             found.append(

@@ -6,13 +6,16 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from stoker.facts.gpus import number, switch
 from stoker.facts.state import SECTION
+
+#: Name of the section of the probe's output.
+LIVE = "live"
 
 _UUID = re.compile(r"UUID: (GPU-[0-9a-f-]+)")
 _CONTAINER_ID = re.compile(r"(?:docker[-/])([0-9a-f]{64})")
@@ -75,32 +78,40 @@ class Live:
 
 
 def parse(lines: Iterable[str]) -> Live:
-    """The probe's output as Live; lines of other sections are skipped."""
-    sections: dict[str, list[list[str]]] = {}
-    current: list[list[str]] = []
+    """The probe's output as Live: the lines of its section are kind, name, values; those of other sections are skipped."""
+    of: dict[str, list[list[str]]] = {}
+    inside = False
     for line in lines:
         if line.startswith(SECTION):
-            current = sections.setdefault(line[len(SECTION) :].strip(), [])
-        else:
-            current.append(line.split("\t"))
+            inside = line[len(SECTION) :].strip() == LIVE
+        elif inside:
+            kind, *values = line.split("\t")
+            of.setdefault(kind, []).append(values)
 
-    def rows(name: str, columns: int) -> list[list[str]]:
-        return [row for row in sections.get(name, []) if len(row) == columns]
+    def pairs(kind: str) -> dict[str, str]:
+        return {row[0]: row[1] for row in of.get(kind, []) if len(row) == 2}
 
     return Live(
-        ends=_ends("\t".join(row) for row in sections.get("live-containers", [])),
-        logs={name: _decoded(text) for name, text in rows("live-logs", 2)},
-        cards_seen={name: CardsSeen(number(status) or 0, text) for name, status, text in rows("live-cards", 3)},
-        resident=dict(rows("live-resident", 2)),
-        compute_lines=dict(rows("live-compute", 2)),
-        file_systems=[_file_system(row[0].split()) for row in rows("live-disks", 1) if len(row[0].split()) == 5],
-        persistence={
-            int(index): mode
-            for index, _, word in (row[0].partition(",") for row in rows("live-persistence", 1))
-            if index.strip().isdigit() and (mode := switch(word)) is not None
-        },
-        holders={int(pid): _container_of(text) for pid, text in rows("live-holders", 2) if pid.isdigit()},
+        ends=_ends(row[0] for row in of.get("end", []) if row),
+        logs={name: _decoded(text) for name, text in pairs("log").items()},
+        cards_seen={row[0]: CardsSeen(int(row[1]), row[2]) for row in of.get("cards", []) if len(row) == 3},
+        resident=pairs("resident"),
+        compute_lines=pairs("compute"),
+        file_systems=[
+            _file_system(row[0].split(maxsplit=4)) for row in of.get("disk", []) if row and row[0].count(" ") >= 4
+        ],
+        persistence=dict(_persistence(row[0] for row in of.get("persistence", []) if row)),
+        holders={int(pid): _container_of(cgroup) for pid, cgroup in pairs("holder").items() if pid.isdigit()},
     )
+
+
+def _persistence(lines: Iterable[str]) -> Iterator[tuple[int, bool]]:
+    """Rows ``0, Enabled``."""
+    for line in lines:
+        index, _, word = line.partition(",")
+        on = switch(word)
+        if index.strip().isdigit() and on is not None:
+            yield int(index), on
 
 
 def moment(docker_time: str) -> float | None:
