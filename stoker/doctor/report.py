@@ -55,7 +55,7 @@ def show(results: Sequence[Result], seconds: float, console: Console) -> None:
         console.print(f"{'':<{width}}    {escape(result.detail)}", soft_wrap=True)
         if result.fix:
             console.print(f"{'':<{width}}    fix: {escape(result.fix)}", soft_wrap=True)
-    console.print(summary(results, seconds))
+    console.print(summary(results, seconds), soft_wrap=True)
 
 
 def summary(results: Sequence[Result], seconds: float) -> str:
