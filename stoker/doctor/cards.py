@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+from stoker.doctor.containers import restarts_again_and_again
 from stoker.doctor.look import Line, LiveLook
 from stoker.facts.gpus import TIMED_OUT
 from stoker.spec.settings import OllamaModel
 from stoker.steps.stack import uuids
 from stoker.steps.toolkit import PERSISTENCE
 
-#: docker exec's words for a container that was between two starts when it was asked; whether it stays up is another check.
+#: docker exec's words for a container that had just ended when it was asked; whether it stays up is another check.
 _NOT_UP = re.compile(r"Error response from daemon: .*\b(?:is not running|is restarting|is paused|No such container)")
 
 #: docker exec's exit statuses for a program that cannot be run, and that is not there.
@@ -26,8 +27,10 @@ def in_containers(look: LiveLook) -> list[Line]:
     for _, instance in look.host.instances():
         seen = look.live.cards_seen.get(instance.name)
         container = look.state.containers.get(instance.name)
-        if seen is None or container is None or not container.running or _NOT_UP.search(seen.text):
+        if seen is None or container is None or not container.running:
             continue
+        if restarts_again_and_again(look, container) or _NOT_UP.search(seen.text):
+            continue  # it may have ended while it was asked
         if seen.status == TIMED_OUT:
             found.append(
                 Line("unknown", f"nvidia-smi in {instance.name} gives no answer", _restart(look, instance.name))

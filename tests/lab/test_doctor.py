@@ -85,7 +85,7 @@ def test_many_faults_at_once_are_found_and_each_fix_mends_its_own(
         wait_for("the engine has restarted twice", lambda: gpu10.holds(restarts), 40)
 
         done, checks = examined(project)
-        assert done.code == FINDINGS, str(done)
+        assert done.code == FINDINGS
         assert not_well(checks) == {
             (gpu10.address, "containers run", QWEN),
             (gpu10.address, "containers run", STOPPED),
@@ -95,7 +95,7 @@ def test_many_faults_at_once_are_found_and_each_fix_mends_its_own(
             (gpu10.address, "as deployed", "Containers:"),
             (gpu65.address, "Ollama on the GPU", ON_CPU),
             (gpu65.address, "engines answer", ON_CPU),
-        }, str(done)
+        }
         details = {check["detail"].split()[0]: check["detail"] for check in checks if not check["ok"]}
         assert "restarts again and again" in details[QWEN]
         assert "its log says" in details[QWEN]

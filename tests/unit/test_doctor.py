@@ -214,6 +214,7 @@ CASES = {
             container(QWEN, proven=False, restarts=7, started_at=stamped(50)),
             answer(QWEN, "000"),
             entry("ends", QWEN, End(0, False, "", stamped(51))),
+            entry("cards_seen", QWEN, CardsSeen(137, "")),
         ),
         "containers run",
         f"{QWEN} restarts again and again: 7 restarts, the last end 51 s ago",
