@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 from stoker.doctor.containers import restarts_again_and_again
 from stoker.doctor.look import Line, LiveLook
 from stoker.facts.gpus import TIMED_OUT
+from stoker.spec.instance import Instance
 from stoker.spec.settings import OllamaModel
 from stoker.steps.stack import uuids
 from stoker.steps.toolkit import PERSISTENCE
@@ -24,34 +26,22 @@ def in_containers(look: LiveLook) -> list[Line]:
     if look.state.gpu_error:
         return []  # the check of the driver says it
     by_index, found, well = uuids(look.state), [], 0
-    for _, instance in look.host.instances():
+    for instance in _running(look):
         seen = look.live.cards_seen.get(instance.name)
-        container = look.state.containers.get(instance.name)
-        if seen is None or container is None or not container.running:
+        if seen is None or _NOT_UP.search(seen.text):
             continue
-        if restarts_again_and_again(look, container) or _NOT_UP.search(seen.text):
-            continue  # it may have ended while it was asked
         if seen.status == TIMED_OUT:
-            found.append(
-                Line("unknown", f"nvidia-smi in {instance.name} gives no answer", _restart(look, instance.name))
-            )
+            detail = f"nvidia-smi in {instance.name} gives no answer"
+            found.append(Line("unknown", detail, _restart(look, instance.name), instance.name))
         elif seen.status in _NO_PROGRAM:
+            detail = f"{instance.name} has no nvidia-smi: {seen.text[:200]}"
             found.append(
-                Line(
-                    "unknown",
-                    f"{instance.name} has no nvidia-smi: {seen.text[:200]}",
-                    'recreate it with "utility" in NVIDIA_DRIVER_CAPABILITIES',
-                )
+                Line("unknown", detail, 'recreate it with "utility" in NVIDIA_DRIVER_CAPABILITIES', instance.name)
             )
         elif lost := [index for index in instance.gpus if by_index.get(index) not in seen.uuids]:
             which = ", ".join(f"GPU {index}" for index in lost)
-            found.append(
-                Line(
-                    "finding",
-                    f"{instance.name} lost {which}: nvidia-smi in it says: {seen.text.strip()[:200] or 'nothing'}",
-                    _restart(look, instance.name),
-                )
-            )
+            detail = f"{instance.name} lost {which}: nvidia-smi in it says: {seen.text.strip()[:200] or 'nothing'}"
+            found.append(Line("finding", detail, _restart(look, instance.name), instance.name))
         else:
             well += 1
     return found or ([Line("ok", f"{well} engines reach their cards")] if well else [])
@@ -60,21 +50,26 @@ def in_containers(look: LiveLook) -> list[Line]:
 def ollama(look: LiveLook) -> list[Line]:
     """Ollama falls back to the CPU without an error."""
     found, well = [], 0
-    for _, instance in look.host.instances():
-        container = look.state.containers.get(instance.name)
-        model = look.host.model_of(instance)
-        if not isinstance(model, OllamaModel) or container is None or not container.running:
+    for instance in _running(look):
+        if not isinstance(look.host.model_of(instance), OllamaModel):
             continue
-        if not look.host.profile_of(instance).uses_cards:
-            continue
-        trouble = _on_cpu(
-            look.live.resident.get(instance.name, ""), look.live.compute_lines.get(instance.name, ""), instance.model
-        )
+        name = instance.name
+        trouble = _on_cpu(look.live.resident.get(name, ""), look.live.compute_lines.get(name, ""), instance.model)
         if trouble:
-            found.append(Line("finding", f"{instance.name} {trouble}", _restart(look, instance.name)))
+            found.append(Line("finding", f"{name} {trouble}", _restart(look, name), name))
         else:
             well += 1
     return found or ([Line("ok", f"{well} on the GPU")] if well else [])
+
+
+def _running(look: LiveLook) -> Iterator[Instance]:
+    """Instances with a card whose container stays up; one that does not may have ended while it was asked."""
+    for _, instance in look.host.instances():
+        container = look.state.containers.get(instance.name)
+        if container is None or not container.running or restarts_again_and_again(look, container):
+            continue
+        if look.host.profile_of(instance).uses_cards:
+            yield instance
 
 
 def _on_cpu(resident: str, compute_line: str, model: str) -> str:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stoker.doctor import cards, containers, disks, keys
+from stoker.doctor import cards, containers, disks, engines, keys
 from stoker.doctor.drift import drift
 from stoker.doctor.look import Line, LiveCheck, LiveLook, Verdict
 from stoker.plan.finding import Finding
 from stoker.plan.preflight import CHECKS, findings
 
-#: Name -> check. None of them says anything of a host on which Docker does not answer, but the first.
+#: Name -> check, causes before consequences: who runs the fixes from top to bottom runs them in the right order.
 LIVE_CHECKS: Mapping[str, LiveCheck] = {
-    "containers run": containers.runs,
-    "engines answer": containers.answers,
-    "cards in containers": cards.in_containers,
-    "Ollama on the GPU": cards.ollama,
-    "card memory held": cards.held,
-    "persistence mode": cards.persistence,
     "room on disks": disks.room,
     "repository keys": keys.end,
+    "persistence mode": cards.persistence,
+    "card memory held": cards.held,
+    "cards in containers": cards.in_containers,
+    "Ollama on the GPU": cards.ollama,
+    "containers run": containers.runs,
+    "engines answer": engines.answers,
 }
 
 CONNECTION, DRIFT = "connection", "as deployed"

@@ -1,4 +1,4 @@
-"""Containers that do not run or do not stay up, and engines that do not answer."""
+"""Containers that do not run or do not stay up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from stoker.doctor.look import Line, LiveLook, ago
 from stoker.facts.state import Container
 from stoker.ready.diagnosis import diagnose_text
 from stoker.ready.stamp import is_proven
-from stoker.spec.instance import Instance
 from stoker.steps.layout import READY
 
 #: A restarted container that is younger than this, seconds, and has not yet given a real answer counts as one that goes on restarting.
@@ -20,7 +19,11 @@ def runs(look: LiveLook) -> list[Line]:
     state = look.state
     if not state.docker_running:
         return [
-            Line("finding", f"Docker does not answer: {state.docker_error or 'it is not installed'}", _deploy(look))
+            Line(
+                "finding",
+                f"Docker does not answer: {state.docker_error or 'it is not installed'}",
+                look.commands.deploy(),
+            )
         ]
     engines = {instance.name: instance.engine for _, instance in look.host.instances()}
     names = [*engines, *(stack.gateway.container for stack in look.host.stacks if stack.gateway)]
@@ -28,52 +31,25 @@ def runs(look: LiveLook) -> list[Line]:
     for name in names:
         container = state.containers.get(name)
         if container is None:
-            found.append(Line("finding", f"{name} is not there", _deploy(look)))
+            found.append(Line("finding", f"{name} is not there", look.commands.deploy()))
         elif restarts_again_and_again(look, container):
-            found.append(Line("finding", _loop(look, container, engines.get(name, "")), _deploy(look)))
+            found.append(Line("finding", _loop(look, container, engines.get(name, "")), look.commands.deploy()))
         elif not container.running:
-            found.append(Line("finding", _down(look, container, engines.get(name, "")), _deploy(look)))
+            found.append(Line("finding", _down(look, container, engines.get(name, "")), look.commands.deploy()))
     return found or [Line("ok", f"{len(names)} run{_restarted(look, names)}")]
-
-
-def answers(look: LiveLook) -> list[Line]:
-    """Every engine that runs is healthy, and this very start has answered a real request."""
-    found, well = [], 0
-    for _, instance in look.host.instances():
-        container = look.state.containers.get(instance.name)
-        if container is None or not container.running or restarts_again_and_again(look, container):
-            continue  # said by the check above
-        line = _answer(look, instance, container)
-        well += line is None
-        found += [line] if line else []
-    return found or ([Line("ok", f"{well} healthy and proven by a real answer")] if well else [])
 
 
 def restarts_again_and_again(look: LiveLook, container: Container) -> bool:
     """One look cannot see a number rise; a restarted container that is young and unproven is taken for one that goes on."""
     if container.status == "restarting":
         return True
-    age = _since(look, container.started_at)
+    age = since(look, container.started_at)
     young = age is not None and age < LOOP_SECONDS
     engine = any(instance.name == container.name for _, instance in look.host.instances())
-    return container.running and container.restarts > 0 and young and engine and not _proven(look, container)
+    return container.running and container.restarts > 0 and young and engine and not proven(look, container)
 
 
-def _answer(look: LiveLook, instance: Instance, container: Container) -> Line | None:
-    name, age = instance.name, _since(look, container.started_at) or 0.0
-    code = look.state.answers.get(name, "000")
-    if code != "200":
-        said = "does not answer its health check" if code == "000" else f"answers its health check with {code}"
-        if age < look.host.settings.ready_timeout:
-            return Line("finding", f"{name} {said}; it started {ago(age)} ago and may be loading", _deploy(look))
-        again = f"{look.commands.there('docker', 'restart', name)} && {_deploy(look)}"
-        return Line("finding", f"{name} {said} though it started {ago(age)} ago", again)
-    if not _proven(look, container):
-        return Line("finding", f"{name} is healthy, but this start has not answered a real request yet", _deploy(look))
-    return None
-
-
-def _proven(look: LiveLook, container: Container) -> bool:
+def proven(look: LiveLook, container: Container) -> bool:
     return is_proven(container.id, container.started_at, look.state.contents.get(f"{READY}/{container.name}", ""))
 
 
@@ -117,16 +93,12 @@ def _restarted(look: LiveLook, names: list[str]) -> str:
     return f" ({'; '.join(past)})" if past else ""
 
 
-def _since(look: LiveLook, docker_time: str) -> float | None:
+def since(look: LiveLook, docker_time: str) -> float | None:
     """Seconds by the host's own clock."""
     at = moment(docker_time)
     return None if at is None else max(0.0, look.state.time - at)
 
 
 def _ago(look: LiveLook, docker_time: str) -> str:
-    seconds = _since(look, docker_time)
+    seconds = since(look, docker_time)
     return "" if seconds is None else f" {ago(seconds)} ago"
-
-
-def _deploy(look: LiveLook) -> str:
-    return look.commands.deploy()

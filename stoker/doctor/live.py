@@ -97,9 +97,7 @@ def parse(lines: Iterable[str]) -> Live:
         cards_seen={row[0]: CardsSeen(int(row[1]), row[2]) for row in of.get("cards", []) if len(row) == 3},
         resident=pairs("resident"),
         compute_lines=pairs("compute"),
-        file_systems=[
-            _file_system(row[0].split(maxsplit=4)) for row in of.get("disk", []) if row and row[0].count(" ") >= 4
-        ],
+        file_systems=_file_systems(row[0] for row in of.get("disk", []) if row),
         persistence=dict(_persistence(row[0] for row in of.get("persistence", []) if row)),
         holders={int(pid): _container_of(cgroup) for pid, cgroup in pairs("holder").items() if pid.isdigit()},
     )
@@ -140,10 +138,15 @@ def _decoded(text: str) -> str:
         return ""
 
 
-def _file_system(cells: Sequence[str]) -> FileSystem:
-    """A row of df: used, available, inodes, inodes in use, mount point. A dash stands where it does not count."""
-    used, available, inodes, inodes_used = (number(cell) or 0 for cell in cells[:4])
-    return FileSystem(cells[4], used, available, inodes, inodes_used)
+def _file_systems(lines: Iterable[str]) -> list[FileSystem]:
+    """Rows of df: used, available, inodes, inodes in use, mount point; a dash stands where it does not count. Each mount once."""
+    found = {}
+    for line in lines:
+        cells = line.split(maxsplit=4)
+        if len(cells) == 5:
+            used, available, inodes, inodes_used = (number(cell) or 0 for cell in cells[:4])
+            found[cells[4]] = FileSystem(cells[4], used, available, inodes, inodes_used)
+    return list(found.values())
 
 
 def _container_of(cgroup: str) -> str:

@@ -50,6 +50,7 @@ class Line(NamedTuple):
     verdict: Verdict
     detail: str
     fix: str = ""
+    instance: str = ""  #: where it concerns the card of one instance, which cannot be proven before that is mended
 
 
 #: Pure. No line at all where the check rests on something that another check has found missing.

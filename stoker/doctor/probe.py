@@ -62,7 +62,7 @@ def _of_system(host: Host) -> Iterator[str]:
     paths = " ".join(map(shlex.quote, watched_directories(host)))
     # Each path by itself: one that is not there, or hangs, must not hide the others.
     yield (
-        f'for d in {paths}; do timeout 5 df -B1 --output=used,avail,itotal,iused,target "$d" | tail -n +2; done | sort -u '
+        f'for d in {paths}; do timeout 5 df -B1 --output=used,avail,itotal,iused,target "$d" | tail -n +2; done '
         "| while read -r line; do printf 'disk\\t%s\\n' \"$line\"; done"
     )
     query = f"timeout {CONTAINER_SECONDS} nvidia-smi --format=csv,noheader"
