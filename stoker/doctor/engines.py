@@ -34,7 +34,8 @@ def _answer(look: LiveLook, instance: Instance, container: Container) -> Line | 
             return Line(
                 "finding", f"{name} {said}; it started {ago(age)} ago and may be loading", look.commands.deploy()
             )
-        again = f"{look.commands.there('docker', 'restart', name)} && {look.commands.deploy()}"
+        # It answers nobody, so nothing is lost by not waiting for it.
+        again = f"{look.commands.there('docker', 'restart', '-t', '5', name)} && {look.commands.deploy()}"
         return Line("finding", f"{name} {said} though it started {ago(age)} ago", again)
     if not proven(look, container):
         return Line(

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from support.commands import ROOT, Done, wait_for
+from support.fleet import make_fleet
 from support.machine import GPU10, GPU65, Machine
 from support.project import CHECKOUT, Project
 from support.terminal import answered_yes
+
+from lab.internet.build import Internet
+from lab.machines.paths import cache
+from stoker.doctor.disks import room
+from stoker.doctor.live import FileSystem, Live
+from stoker.doctor.look import Commands, LiveLook
+from stoker.facts.state import HostState
 
 WELL, FINDINGS, COULD_NOT_CHECK = 0, 1, 2
 
@@ -115,6 +126,72 @@ def test_many_faults_at_once_are_found_and_each_fix_mends_its_own(
                 gpu10.sh(f"rm {SMALL_DISK}/forgotten.img")
         again, checks = examined(project)
         assert again.code == WELL, str(again)
+
+
+KEY = "/etc/apt/keyrings/docker.asc"
+#: A process that holds a card's memory and that the kernel counts to a container which does not exist.
+_GONE = "docker-" + "e" * 64 + ".scope"
+_HOLDS = (
+    "import sys, time; sys.path.insert(0, '/usr/lib/lab-gpu'); from lab_gpu import accounting, machine; "
+    "held = accounting.Allocation(machine.cuda_gpus(machine.read_machine())[0], 'python3'); held.set(1 << 30); time.sleep(300)"
+)
+
+
+def ending_key(folder: Path) -> str:
+    """The lab's signing key as it would be if it ended in ten days: the same fingerprint, another word of its own about it."""
+    home = folder / "gnupg"
+    shutil.copytree(Internet(cache()).key.home, home, ignore=shutil.ignore_patterns("S.*", "*.lock"))
+    home.chmod(0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
+    fingerprint = (home / "fingerprint").read_text().strip()
+    try:
+        subprocess.run([*gpg, "--quick-set-expire", fingerprint, "10d"], check=True, timeout=30, capture_output=True)
+        export = [*gpg, "--armor", "--export", fingerprint]
+        return subprocess.run(export, check=True, timeout=30, capture_output=True, text=True).stdout
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=20)
+
+
+def test_the_fixes_of_rarer_findings(project: Project, gpu10: Machine, tmp_path: Path) -> None:
+    project.append("group_data/llm.py", "ready_timeout = 10")
+    gpu10.sh(f"cat >{KEY} <<'END'\n{ending_key(tmp_path)}END")
+    gpu10.sh("systemctl mask --now nvidia-persistenced 2>/dev/null; rm -f /run/lab-gpu/persistence")
+    gpu10.sh(f'systemd-run -q --scope --unit={_GONE} python3 -c "{_HOLDS}" >/dev/null 2>&1 &')
+    # Every process of the engine stops where it is: it runs, and answers nothing.
+    gpu10.sh(f"kill -STOP $(docker top {QWEN} -o pid | tail -n +2)")
+    age = f"date -d $(docker inspect -f '{{{{.State.StartedAt}}}}' {QWEN}) +%s"
+    wait_for("the engine has had its time", lambda: gpu10.holds(f"test $(($(date +%s) - $({age}))) -gt 10"), 20)
+    wait_for("the process holds memory", lambda: gpu10.holds("nvidia-smi | grep -q 1024MiB"), 10)
+    try:
+        done, checks = examined(project)
+        assert done.code == FINDINGS, str(done)
+        found = {check["name"]: check for check in checks if not check["ok"] and check["fix"]}
+        wanted = {"repository keys", "persistence mode", "card memory held", "engines answer"}
+        assert wanted <= set(found), str(done)
+        assert "ends in 9 days" in found["repository keys"]["detail"]
+        assert "holds 1.0 GiB of GPU 0" in found["card memory held"]["detail"]
+        for name in wanted:
+            ran = answered_yes(str(ROOT / "lab/run"), "sh", "-c", found[name]["fix"], cwd=project.directory)
+            assert ran.code == 0, str(ran)
+        again, _ = examined(project)
+        assert again.code == WELL, str(again)
+    finally:
+        gpu10.sh("systemctl unmask nvidia-persistenced 2>/dev/null; systemctl start nvidia-persistenced")
+
+
+def test_unused_images_go_and_used_ones_stay(project: Project, gpu10: Machine) -> None:
+    """What is named where Docker's own file system is full."""
+    gpu10.sh("tar -cf - -C /etc hostname | docker import - forgotten:1 >/dev/null")
+    before = gpu10.containers()
+    described = make_fleet()
+    full = Live(file_systems=[FileSystem("/", 99, 1, 0, 0)])
+    commands = Commands(gpu10.address, ("ssh", gpu10.address))
+    (line,) = room(LiveLook(described, described.host(gpu10.address), HostState(), full, 0, commands))
+    ran = answered_yes(str(ROOT / "lab/run"), "sh", "-c", line.fix, cwd=project.directory)
+    assert ran.code == 0, str(ran)
+    assert "forgotten:1" in ran.out
+    assert gpu10.containers() == before
+    assert project.check().code == 0
 
 
 def test_a_host_that_cannot_be_asked_is_unknown_and_the_other_is_examined(project: Project) -> None:

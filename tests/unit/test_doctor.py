@@ -163,6 +163,7 @@ def restart(name: str, host: str, deploy: str) -> str:
     return f"ssh {host} 'docker restart {name}' && {deploy}"
 
 
+HUNG_RESTART = restart(f"-t 5 {QWEN}", "192.168.31.10", LLM_DEPLOY)
 LLM_RESTART = restart(QWEN, "192.168.31.10", LLM_DEPLOY)
 BGE_RESTART = restart(BGE, "192.168.31.65", BGE_DEPLOY)
 CUDA_OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -230,13 +231,13 @@ CASES = {
         both(container(QWEN, started_at=stamped(5 * _DAY)), answer(QWEN, "000")),
         "engines answer",
         f"{QWEN} does not answer its health check though it started 5 days ago",
-        LLM_RESTART,
+        HUNG_RESTART,
     ),
     "sick": Case(
         both(container(QWEN, started_at=stamped(5 * _DAY)), answer(QWEN, "503")),
         "engines answer",
         f"{QWEN} answers its health check with 503 though it started 5 days ago",
-        LLM_RESTART,
+        HUNG_RESTART,
     ),
     "another start than the proven one": Case(
         container(QWEN, proven=False, started_at=stamped(5000)),
@@ -387,6 +388,14 @@ def test_a_sound_host_has_one_line_for_each_check(group: str) -> None:
     assert len(names) == len(set(names))
     left_out = {"persistence mode"} | ({"Ollama on the GPU"} if group == "llm" else set())
     assert set(names) == {"connection", *CHECKS, *LIVE_CHECKS, "as deployed"} - left_out
+
+
+def test_an_engine_without_its_card_is_named_once() -> None:
+    change = both(
+        container(BGE, proven=False, started_at=stamped(5000)),
+        entry("compute_lines", BGE, "library=cpu"),
+    )
+    assert [found.name for found in not_well(change(sound("embedding")))] == ["Ollama on the GPU"]
 
 
 def test_the_logs_first_cause_is_told() -> None:
