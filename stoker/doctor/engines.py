@@ -30,13 +30,14 @@ def _answer(look: LiveLook, instance: Instance, container: Container) -> Line | 
     code = look.state.answers.get(name, "000")
     if code != "200":
         said = "does not answer its health check" if code == "000" else f"answers its health check with {code}"
-        if age < look.host.settings.ready_timeout:
+        if age < look.host.settings.ready_timeout and not proven(look, container):
             return Line(
                 "finding", f"{name} {said}; it started {ago(age)} ago and may be loading", look.commands.deploy()
             )
         # It answers nobody, so nothing is lost by not waiting for it.
         again = f"{look.commands.there('docker', 'restart', '-t', '5', name)} && {look.commands.deploy()}"
-        return Line("finding", f"{name} {said} though it started {ago(age)} ago", again)
+        past = " and has served since" if proven(look, container) else ""
+        return Line("finding", f"{name} {said} though it started {ago(age)} ago{past}", again)
     if not proven(look, container):
         return Line(
             "finding", f"{name} is healthy, but this start has not answered a real request yet", look.commands.deploy()

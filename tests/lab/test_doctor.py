@@ -153,14 +153,11 @@ def ending_key(folder: Path) -> str:
 
 
 def test_the_fixes_of_rarer_findings(project: Project, gpu10: Machine, tmp_path: Path) -> None:
-    project.append("group_data/llm.py", "ready_timeout = 10")
     gpu10.sh(f"cat >{KEY} <<'END'\n{ending_key(tmp_path)}END")
     gpu10.sh("systemctl mask --now nvidia-persistenced 2>/dev/null; rm -f /run/lab-gpu/persistence")
     gpu10.sh(f'systemd-run -q --scope --unit={_GONE} python3 -c "{_HOLDS}" >/dev/null 2>&1 &')
     # Every process of the engine stops where it is: it runs, and answers nothing.
     gpu10.sh(f"kill -STOP $(docker top {QWEN} -o pid | tail -n +2)")
-    age = f"date -d $(docker inspect -f '{{{{.State.StartedAt}}}}' {QWEN}) +%s"
-    wait_for("the engine has had its time", lambda: gpu10.holds(f"test $(($(date +%s) - $({age}))) -gt 10"), 20)
     wait_for("the process holds memory", lambda: gpu10.holds("nvidia-smi | grep -q 1024MiB"), 10)
     try:
         done, checks = examined(project)

@@ -228,7 +228,13 @@ CASES = {
         LLM_DEPLOY,
     ),
     "hangs": Case(
-        both(container(QWEN, started_at=stamped(5 * _DAY)), answer(QWEN, "000")),
+        both(container(QWEN, started_at=stamped(90)), answer(QWEN, "000")),
+        "engines answer",
+        f"{QWEN} does not answer its health check though it started 90 s ago and has served since",
+        HUNG_RESTART,
+    ),
+    "never came up": Case(
+        both(container(QWEN, proven=False, started_at=stamped(5 * _DAY)), answer(QWEN, "000")),
         "engines answer",
         f"{QWEN} does not answer its health check though it started 5 days ago",
         HUNG_RESTART,
@@ -236,7 +242,7 @@ CASES = {
     "sick": Case(
         both(container(QWEN, started_at=stamped(5 * _DAY)), answer(QWEN, "503")),
         "engines answer",
-        f"{QWEN} answers its health check with 503 though it started 5 days ago",
+        f"{QWEN} answers its health check with 503 though it started 5 days ago and has served since",
         HUNG_RESTART,
     ),
     "another start than the proven one": Case(
