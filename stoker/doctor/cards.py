@@ -32,7 +32,7 @@ def in_containers(look: LiveLook) -> list[Line]:
             continue
         if seen.status == TIMED_OUT:
             detail = f"nvidia-smi in {instance.name} gives no answer"
-            found.append(Line("unknown", detail, _restart(look, instance.name), instance.name))
+            found.append(Line("unknown", detail, look.commands.restart(instance.name), instance.name))
         elif seen.status in _NO_PROGRAM:
             detail = f"{instance.name} has no nvidia-smi: {seen.text[:200]}"
             found.append(
@@ -41,7 +41,7 @@ def in_containers(look: LiveLook) -> list[Line]:
         elif lost := [index for index in instance.gpus if by_index.get(index) not in seen.uuids]:
             which = ", ".join(f"GPU {index}" for index in lost)
             detail = f"{instance.name} lost {which}: nvidia-smi in it says: {seen.text.strip()[:200] or 'nothing'}"
-            found.append(Line("finding", detail, _restart(look, instance.name), instance.name))
+            found.append(Line("finding", detail, look.commands.restart(instance.name), instance.name))
         else:
             well += 1
     return found or ([Line("ok", f"{well} engines reach their cards")] if well else [])
@@ -56,7 +56,7 @@ def ollama(look: LiveLook) -> list[Line]:
         name = instance.name
         trouble = _on_cpu(look.live.resident.get(name, ""), look.live.compute_lines.get(name, ""), instance.model)
         if trouble:
-            found.append(Line("finding", f"{name} {trouble}", _restart(look, name), name))
+            found.append(Line("finding", f"{name} {trouble}", look.commands.restart(name), name))
         else:
             well += 1
     return found or ([Line("ok", f"{well} on the GPU")] if well else [])
@@ -111,29 +111,19 @@ def persistence(look: LiveLook) -> list[Line]:
 
 
 def held(look: LiveLook) -> list[Line]:
-    """A process of a container that is gone or stopped keeps its memory on the card."""
+    """A process of a container that does not run any more keeps its memory on the card, and the next start has too little.
+
+    Processes that are of no container here are the preflight's concern.
+    """
     if look.state.gpu_error or not look.state.docker_running:
         return []
-    living = {
-        container.id
-        for container in look.state.containers.values()
-        if container.status in ("running", "paused", "restarting")
-    }
+    ended = {one.id: one.name for one in look.state.containers.values() if one.status in ("exited", "dead", "created")}
     by_uuid = {gpu.uuid: gpu.index for gpu in look.state.gpus}
     found = []
     for process in look.state.gpu_processes:
-        owner = look.live.holders.get(process.pid, "")
-        if owner and owner not in living:
+        container = ended.get(look.live.holders.get(process.pid, ""))
+        if container:
             size = "memory" if process.used_mib is None else f"{process.used_mib / 1024:.1f} GiB"
-            found.append(
-                Line(
-                    "finding",
-                    f"process {process.pid} ({process.name}) of a container that does not run any more holds {size} of GPU {by_uuid.get(process.gpu_uuid, '?')}",
-                    look.commands.there("kill", "-9", str(process.pid)),
-                )
-            )
-    return found or [Line("ok", "by living containers only" if look.live.holders else "by nobody")]
-
-
-def _restart(look: LiveLook, name: str) -> str:
-    return f"{look.commands.there('docker', 'restart', name)} && {look.commands.deploy()}"
+            detail = f"process {process.pid} ({process.name}) of {container}, which does not run, holds {size} of GPU {by_uuid.get(process.gpu_uuid, '?')}"
+            found.append(Line("finding", detail, look.commands.there("kill", "-9", str(process.pid))))
+    return found or [Line("ok", "by no container that has ended")]

@@ -11,16 +11,17 @@ from stoker.doctor.look import Line, LiveCheck, LiveLook, Verdict
 from stoker.plan.finding import Finding
 from stoker.plan.preflight import CHECKS, findings
 
-#: Name -> check, causes before consequences: who runs the fixes from top to bottom runs them in the right order.
+#: Name -> check. Whoever runs the fixes from top to bottom runs them in the right order: what a deploy would wait for in vain comes
+#: before the fixes that are a deploy.
 LIVE_CHECKS: Mapping[str, LiveCheck] = {
     "room on disks": disks.room,
-    "repository keys": keys.end,
     "persistence mode": cards.persistence,
     "card memory held": cards.held,
     "cards in containers": cards.in_containers,
     "Ollama on the GPU": cards.ollama,
-    "containers run": containers.runs,
     "engines answer": engines.answers,
+    "containers run": containers.runs,
+    "repository keys": keys.end,
 }
 
 CONNECTION, DRIFT = "connection", "as deployed"

@@ -35,7 +35,7 @@ def _answer(look: LiveLook, instance: Instance, container: Container) -> Line | 
                 "finding", f"{name} {said}; it started {ago(age)} ago and may be loading", look.commands.deploy()
             )
         # It answers nobody, so nothing is lost by not waiting for it.
-        again = f"{look.commands.there('docker', 'restart', '-t', '5', name)} && {look.commands.deploy()}"
+        again = look.commands.restart(name, "-t", "5")
         past = " and has served since" if proven(look, container) else ""
         return Line("finding", f"{name} {said} though it started {ago(age)} ago{past}", again)
     if not proven(look, container):

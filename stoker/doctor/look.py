@@ -28,8 +28,12 @@ class Commands:
         """A program on the host."""
         return shlex.join([*self.ssh, shlex.join([*(["sudo"] if self.sudo else []), *words])])
 
-    def deploy(self) -> str:
-        return shlex.join(["stoker", "deploy", *self.stoker, "--limit", self.host])
+    def deploy(self, *more: str) -> str:
+        return shlex.join(["stoker", "deploy", *self.stoker, "--limit", self.host, *more])
+
+    def restart(self, container: str, *options: str) -> str:
+        """An engine started anew, and proven; no other one is waited for."""
+        return f"{self.there('docker', 'restart', *options, container)} && {self.deploy('--only', container)}"
 
 
 @dataclass(frozen=True)

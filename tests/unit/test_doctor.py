@@ -159,13 +159,13 @@ class Case:
 LLM_DEPLOY, BGE_DEPLOY = "stoker deploy --limit 192.168.31.10", "stoker deploy --limit 192.168.31.65"
 
 
-def restart(name: str, host: str, deploy: str) -> str:
-    return f"ssh {host} 'docker restart {name}' && {deploy}"
+def restart(options: str, name: str, host: str) -> str:
+    return f"ssh {host} 'docker restart {options}{name}' && stoker deploy --limit {host} --only {name}"
 
 
-HUNG_RESTART = restart(f"-t 5 {QWEN}", "192.168.31.10", LLM_DEPLOY)
-LLM_RESTART = restart(QWEN, "192.168.31.10", LLM_DEPLOY)
-BGE_RESTART = restart(BGE, "192.168.31.65", BGE_DEPLOY)
+HUNG_RESTART = restart("-t 5 ", QWEN, "192.168.31.10")
+LLM_RESTART = restart("", QWEN, "192.168.31.10")
+BGE_RESTART = restart("", BGE, "192.168.31.65")
 CUDA_OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
 
 CASES = {
@@ -297,11 +297,15 @@ CASES = {
         BGE_RESTART,
         "embedding",
     ),
-    "memory of a container that is gone": Case(
-        entry("holders", 1000, "e" * 64),
+    "memory of a container that has ended": Case(
+        lambda look: replace(
+            container(QWEN, status="exited")(look),
+            state=replace(container(QWEN, status="exited")(look).state, gpu_processes=look.state.gpu_processes),
+        ),
         "card memory held",
-        "process 1000 (python3) of a container that does not run any more holds 8.8 GiB of GPU 0",
-        "ssh 192.168.31.10 'kill -9 1000'",
+        f"process 1004 (python3) of {QWEN}, which does not run, holds 8.8 GiB of GPU 2",
+        "ssh 192.168.31.10 'kill -9 1004'",
+        also=("as deployed", "containers run"),
     ),
     "no persistence": Case(
         both(state(units={"docker.service": "active enabled"}), live(persistence={0: False, 1: True, 2: False})),
@@ -374,6 +378,7 @@ NEAR_MISSES: dict[str, tuple[str, Change]] = {
     ),
     "/api/ps does not answer": ("embedding", entry("resident", BGE, "")),
     "a process of no container": ("llm", entry("holders", 1000, "")),
+    "a process of a container that is not there": ("llm", entry("holders", 1000, "e" * 64)),
     "disk at 89 %": ("llm", live(file_systems=[disk("/", 0.89, 900)])),
     "a small file system that is half full": ("llm", live(file_systems=[disk("/boot", 0.5, 0.5)])),
     "a file system without inodes": ("llm", live(file_systems=[FileSystem("/", 1, 900 * _GIB, 0, 0)])),
