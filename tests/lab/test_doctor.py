@@ -182,6 +182,7 @@ def test_the_fixes_of_rarer_findings(project: Project, gpu10: Machine, tmp_path:
         assert again.code == WELL, str(again)
     finally:
         gpu10.sh("systemctl unmask nvidia-persistenced 2>/dev/null; systemctl start nvidia-persistenced")
+        gpu10.sh(f"docker top {QWEN} -o pid | tail -n +2 | xargs -r kill -CONT")  # no deploy waits for it in vain
 
 
 def test_unused_images_go_and_used_ones_stay(project: Project, gpu10: Machine) -> None:
