@@ -181,7 +181,7 @@ def test_the_fixes_of_rarer_findings(project: Project, gpu10: Machine, tmp_path:
         again, _ = examined(project)
         assert again.code == WELL, str(again)
     finally:
-        gpu10.sh("systemctl unmask nvidia-persistenced 2>/dev/null; systemctl start nvidia-persistenced")
+        gpu10.sh(f"systemctl unmask nvidia-persistenced 2>/dev/null; systemctl start nvidia-persistenced; rm -f {KEY}")
         gpu10.sh(f"docker top {QWEN} -o pid | tail -n +2 | xargs -r kill -CONT")  # no deploy waits for it in vain
 
 
