@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stoker.doctor import cards, containers, disks, engines, keys
 from stoker.doctor.drift import drift
 from stoker.doctor.look import Line, LiveCheck, LiveLook, Verdict
+from stoker.facts.state import HostState
 from stoker.plan.finding import Finding
 from stoker.plan.preflight import CHECKS, findings
 
@@ -40,7 +41,7 @@ class Result:
 
 def examine(look: LiveLook) -> list[Result]:
     """Everything about a host that answered."""
-    said = findings(look.host, look.state, look.now)
+    said = findings(look.host, _settled(look.state), look.now)
     if look.state.uid < 0:
         return [Result(look.host.name, one.check or CONNECTION, "unknown", one.reason, one.remedy) for one in said]
     found = [Result(look.host.name, CONNECTION, "ok", "", "")]
@@ -51,6 +52,15 @@ def examine(look: LiveLook) -> list[Result]:
     if not any(one.severity == "refuse" for one in said):
         found += [_of(look, DRIFT, line) for line in drift(look)]
     return found
+
+
+def _settled(state: HostState) -> HostState:
+    """A container between two starts counts as running: its ports are its own, whoever holds them at this moment."""
+    containers = {
+        name: replace(one, status="running") if one.status == "restarting" else one
+        for name, one in state.containers.items()
+    }
+    return replace(state, containers=containers)
 
 
 def _preflight(said: list[Finding]) -> list[Line]:

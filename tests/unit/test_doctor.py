@@ -19,7 +19,7 @@ from stoker.doctor.live import CardsSeen, End, FileSystem, Live
 from stoker.doctor.look import Commands, LiveLook, ago
 from stoker.doctor.report import as_json, exit_status, show
 from stoker.facts.gpus import GpuProcess
-from stoker.facts.state import Container, HostState
+from stoker.facts.state import Container, HostState, Listener
 from stoker.plan.preflight import CHECKS
 from stoker.ready.stamp import stamp_text
 from stoker.steps.layout import READY
@@ -407,6 +407,14 @@ def test_an_engine_without_its_card_is_named_once() -> None:
         entry("compute_lines", BGE, "library=cpu"),
     )
     assert [found.name for found in not_well(change(sound("embedding")))] == ["Ollama on the GPU"]
+
+
+def test_the_port_of_a_container_between_two_starts_is_its_own() -> None:
+    look = both(
+        container(QWEN, status="restarting", restarts=3, started_at=stamped(9), ports=frozenset({11405})),
+        state(listeners=(Listener(11405, "docker-proxy (process 4787)"),)),
+    )(sound())
+    assert [found.name for found in not_well(look)] == ["containers run"]
 
 
 def test_the_logs_first_cause_is_told() -> None:
