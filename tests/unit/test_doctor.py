@@ -170,7 +170,13 @@ CUDA_OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 G
 
 CASES = {
     "Docker is down": Case(
-        state(docker_version="", docker_error="Cannot connect to the Docker daemon", containers={}, images={}),
+        state(
+            docker_version="",
+            docker_error="Cannot connect to the Docker daemon",
+            containers={},
+            images={},
+            gpu_processes=(),
+        ),
         "containers run",
         "Docker does not answer: Cannot connect to the Docker daemon",
         LLM_DEPLOY,
