@@ -6,7 +6,7 @@ STOKER = .venv/bin/stoker
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-real test test-unit test-faults test-real lint deploy check smoke status lab-up lab-down env lock bench clean machine
+.PHONY: help demo demo-real test test-unit test-faults test-real lint deploy check smoke status doctor lab-up lab-down env lock bench clean machine
 
 help: ## list the targets
 	@echo "make TARGET [INVENTORY=fleets/mine/inventory.py] [ARGS='--limit 192.168.31.10']"
@@ -46,6 +46,9 @@ smoke: env ## prove by real requests that everything described works
 
 status: env ## one table: containers, health, GPU memory, gateways
 	@$(STOKER) status --inventory $(INVENTORY) $(ARGS)
+
+doctor: env ## examine the live fleet: a line for each check, and a fix for each finding
+	@$(STOKER) doctor --inventory $(INVENTORY) $(ARGS)
 
 # What this machine lacks is said before anything is changed on it.
 machine:

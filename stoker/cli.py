@@ -141,6 +141,21 @@ def status(
     _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
 
 
+@app.command(epilog="Examples: stoker doctor        stoker doctor --limit 192.168.31.10 --json")
+def doctor(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Examine a live fleet; changes nothing. Exit status 1: findings, 2: something could not be checked."""
+    from stoker.doctor.command import doctor as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
+
+
 def _leave(status: int) -> None:
     """End without waiting for what an interrupted connection may still hold."""
     sys.stdout.flush()

@@ -8,9 +8,17 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _BEGIN, _END = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
 _PUBLIC_KEY = 6  # tag of the packet that begins a key
+_SUBKEY, _SIGNATURE = 14, 2
+
+#: Signature types by which a key says something of itself: of a name (0x10 to 0x13), of itself, of a subkey (RFC 4880, section 5.2.1).
+_SELF, _BINDING = (0x10, 0x11, 0x12, 0x13, 0x1F), 0x18
+#: Subpackets (section 5.2.3.1): when it was made, seconds that the key lasts, who made it, what the key may do, who (fingerprint).
+_MADE, _LASTS, _ISSUER, _FLAGS, _ISSUER_FINGERPRINT = 2, 9, 16, 27, 33
+_MAY_SIGN = 0x02
 
 
 def fingerprint(armored: str) -> str:
@@ -38,6 +46,79 @@ def keys(armored: str) -> dict[str, str]:
     if not found:
         raise ValueError("not an ASCII-armored OpenPGP public key")
     return {name: _armored(data) for name, data in found.items()}
+
+
+def ends(armored: str) -> dict[str, int | None]:
+    """Fingerprint -> when nothing can be signed with that key any more, seconds since the epoch; None: never. Raises ValueError.
+
+    The key ends, or the last of its parts that may sign. What a key says of itself is read, not verified: the text is one that
+    was compared with the pinned fingerprint.
+    """
+    found: dict[str, int | None] = {}
+    for data in map(_only_block, keys(armored).values()):
+        parts: list[_Part] = []
+        for tag, _, body in _packets(data):
+            if tag in (_PUBLIC_KEY, _SUBKEY) and body[:1] == b"\x04":
+                parts.append(
+                    _Part(
+                        hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).digest(),
+                        int.from_bytes(body[1:5], "big"),
+                    )
+                )
+            elif tag == _SIGNATURE and body[:1] == b"\x04":
+                parts[-1].reads(body, parts[0].fingerprint)
+        primary, signing = parts[0].end, [part.end for part in parts if part.may_sign]
+        last = None if None in signing or not signing else max(end for end in signing if end is not None)
+        limits = [end for end in (primary, last) if end is not None]
+        found[parts[0].fingerprint.hex().upper()] = min(limits) if limits else None
+    return found
+
+
+@dataclass
+class _Part:
+    """A key or one of its subkeys: what its newest signature of itself says."""
+
+    fingerprint: bytes
+    created: int
+    may_sign: bool = False
+    end: int | None = None
+    _newest: int = -1
+
+    def reads(self, signature: bytes, issuer: bytes) -> None:
+        """A version 4 signature packet's body (section 5.2.3). One of somebody else, or of another kind, says nothing."""
+        hashed = int.from_bytes(signature[4:6], "big")
+        rest = 6 + hashed
+        unhashed = int.from_bytes(signature[rest : rest + 2], "big")
+        said = dict(_subpackets(signature[6:rest]))
+        who = {**dict(_subpackets(signature[rest + 2 : rest + 2 + unhashed])), **said}
+        own = (
+            who.get(_ISSUER_FINGERPRINT, b"\x04" + issuer)[1:] == issuer
+            and who.get(_ISSUER, issuer[-8:]) == issuer[-8:]
+        )
+        made = int.from_bytes(said.get(_MADE, b""), "big")
+        if not own or signature[1] not in (*_SELF, _BINDING) or made < self._newest:
+            return
+        lasts = int.from_bytes(said.get(_LASTS, b""), "big")
+        self._newest, self.end = made, self.created + lasts if lasts else None
+        self.may_sign = bool(said.get(_FLAGS, b"\x00")[0] & _MAY_SIGN)
+
+
+def _only_block(armored: str) -> bytes:
+    return next(_blocks(armored))
+
+
+def _subpackets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and content; the length has one, two or five octets (section 5.2.3.1)."""
+    while data:
+        head, length = 1, data[0]
+        if 192 <= length < 255:
+            head, length = 2, ((length - 192) << 8) + int.from_bytes(data[1:2], "big") + 192
+        elif length == 255:
+            head, length = 5, int.from_bytes(data[1:5], "big")
+        if not length or len(data) < head + length:
+            raise ValueError("a signature is cut off")
+        yield data[head] & 0x7F, data[head + 1 : head + length]
+        data = data[head + length :]
 
 
 def _armored(data: bytes) -> str:

@@ -27,11 +27,23 @@ class Gpg:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def make(self, algorithm: str, usage: str, *more: str) -> str:
+    def make(self, algorithm: str, usage: str, ends: str = "never", name: str = "") -> str:
         """A new key, armored."""
-        name = f"{algorithm} <{algorithm}@example.org>"
-        self("--passphrase", "", "--quick-gen-key", name, algorithm, usage, "never")
-        return self("--armor", "--export", *more, f"={name}")
+        name = f"{name or algorithm} <{name or algorithm}@example.org>"
+        self("--passphrase", "", "--quick-gen-key", name, algorithm, usage, ends)
+        return self("--armor", "--export", f"={name}")
+
+    def ends(self, armored: str) -> dict[str, list[int | None]]:
+        """When each key and each of its subkeys ends as gpg itself shows it, by the key's fingerprint."""
+        found: dict[str, list[int | None]] = {}
+        parts: list[int | None] = []
+        for row in (line.split(":") for line in self("--with-colons", "--show-keys", stdin=armored).splitlines()):
+            if row[0] in ("pub", "sub"):
+                parts = [] if row[0] == "pub" else parts
+                parts.append(int(row[6]) if row[6] else None)
+            elif row[0] == "fpr" and len(parts) == 1:
+                found[row[9]] = parts
+        return found
 
     def fingerprints(self, armored: str) -> list[str]:
         """What gpg itself shows, primary keys only."""
@@ -42,6 +54,15 @@ class Gpg:
 @pytest.fixture(scope="module")
 def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
     home = tmp_path_factory.mktemp("gpg")  # 0700
+    yield Gpg(home)
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=20)
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[Gpg]:
+    """A gpg whose keys nobody else sees."""
+    home = tmp_path / "gpg"
+    home.mkdir(mode=0o700)
     yield Gpg(home)
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=20)
 
@@ -61,6 +82,44 @@ def test_subkeys_do_not_count(gpg: Gpg, made: dict[str, str]) -> None:
     gpg("--passphrase", "", "--quick-add-key", openpgp.fingerprint(made["rsa3072"]), "rsa3072", "encr", "never")
     armored = gpg("--armor", "--export", "rsa3072@example.org")
     assert list(openpgp.keys(armored)) == gpg.fingerprints(armored) == [openpgp.fingerprint(made["rsa3072"])]
+
+
+def test_a_key_ends_when_gpg_says_so(others: Gpg, made: dict[str, str]) -> None:
+    ending = others.make("rsa3072", "cert,sign", "5d", name="ending")
+    fingerprint = openpgp.fingerprint(ending)
+    at = openpgp.ends(ending)[fingerprint]
+    assert at is not None
+    assert others.ends(ending) == {fingerprint: [at]}
+    assert openpgp.ends(made["ed25519"]) == {openpgp.fingerprint(made["ed25519"]): None}
+
+    others("--passphrase", "", "--quick-set-expire", fingerprint, "90d")
+    renewed = others("--armor", "--export", fingerprint)
+    later = openpgp.ends(renewed)[fingerprint]
+    assert later is not None
+    assert later > at
+    assert others.ends(renewed) == {fingerprint: [later]}
+    others("--passphrase", "", "--quick-set-expire", fingerprint, "never")
+    assert openpgp.ends(others("--armor", "--export", fingerprint)) == {fingerprint: None}
+
+
+def test_the_last_subkey_that_may_sign_counts(others: Gpg) -> None:
+    fingerprint = openpgp.fingerprint(others.make("rsa3072", "cert", name="offline"))
+    for usage, ends in (("sign", "10d"), ("sign", "20d"), ("encr", "30d")):
+        others("--passphrase", "", "--quick-add-key", fingerprint, "rsa3072", usage, ends)
+    armored = others("--armor", "--export", fingerprint)
+    never, _, second, _ = others.ends(armored)[fingerprint]
+    assert never is None
+    assert openpgp.ends(armored) == {fingerprint: second}
+
+
+def test_what_somebody_else_says_of_a_key_does_not_count(others: Gpg) -> None:
+    fingerprint = openpgp.fingerprint(others.make("ed25519", "sign", "40d", name="certified"))
+    before = openpgp.ends(others("--armor", "--export", fingerprint))
+    other = openpgp.fingerprint(others.make("ed25519", "cert,sign", name="other"))
+    others("--passphrase", "", "--yes", "--local-user", other, "--quick-sign-key", fingerprint)
+    certified = others("--armor", "--export", fingerprint)
+    assert openpgp.ends(certified) == before
+    assert before[fingerprint] is not None
 
 
 def test_a_key_recorded_in_these_tests(gpg: Gpg) -> None:

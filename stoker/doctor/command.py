@@ -1,0 +1,82 @@
+"""``stoker doctor``: one command for each host, all hosts at once, then every check."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+
+from stoker.doctor import live
+from stoker.doctor.checks import CONNECTION, Result, examine
+from stoker.doctor.look import Commands, LiveLook
+from stoker.doctor.probe import whole_script
+from stoker.doctor.report import as_json, exit_status, show
+from stoker.facts.state import parse
+from stoker.inventory import fleet_of, group_data_directories, load_inventory
+from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
+from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.problems import SpecError
+
+NOT_STARTED = 3
+
+#: The inventory that `stoker deploy` takes by itself.
+_DEFAULT_INVENTORY = Path("inventory.py")
+
+
+def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] = (), json: bool = False) -> int:
+    """Check the fleet. 0: all well; 1: findings; 2: something could not be checked; 3: the description cannot be used."""
+    begun = time.monotonic()
+    try:
+        set_up()
+        loaded = load_inventory(inventory, overlays)
+        fleet = fleet_of(loaded, inventory, overlays)
+    except (SpecError, UnsupportedPyinfra) as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
+    if not wanted:
+        names = ", ".join(host.name for host in fleet.hosts)
+        print(f"no host matches {', '.join(limit)}; there are {names}", file=sys.stderr)
+        return NOT_STARTED
+    access, options = logins(loaded), _options(inventory, overlays)
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        of_each = list(pool.map(lambda host: ask(fleet, host, access.get(host.name), options), wanted))
+    results = [result for of_one in of_each for result in of_one]
+    if json:
+        print(as_json(results))
+    else:
+        show(results, time.monotonic() - begun, Console(highlight=False))
+    return exit_status(results)
+
+
+def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...]) -> list[Result]:
+    """Every check of one host. Never raises for a host that cannot be asked."""
+    if login is None:
+        return [
+            Result(host.name, CONNECTION, "unknown", "it is not reached by SSH", "give its address in the inventory")
+        ]
+    shell = Shell(login)
+    try:
+        output = shell.run(f"sh -c {shlex.quote(whole_script(fleet, host))}", sudo=True)
+    except AccessError as error:
+        return [Result(host.name, CONNECTION, "unknown", error.reason, error.remedy)]
+    finally:
+        shell.close()
+    lines = output.splitlines()
+    commands = Commands(host.name, login.command, login.sudo, options)
+    return examine(LiveLook(fleet, host, parse(lines), live.parse(lines), int(time.time()), commands))
+
+
+def _options(inventory: Path, overlays: Sequence[str]) -> tuple[str, ...]:
+    """What has to be said to `stoker deploy` so that it reads the same description from the same place."""
+    chosen = () if inventory == _DEFAULT_INVENTORY else ("-i", str(inventory))
+    if list(overlays) == group_data_directories():
+        return chosen
+    return (*chosen, *(word for overlay in overlays for word in ("--group-data", overlay)))
