@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stoker.facts import identity
 from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
 from stoker.render.compose import HOST_LOCKS
@@ -22,6 +23,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         *sources.files(),
         *toolkit.files(),
         *layout.directories(host),
+        identity.RECORD,
         *(file.path for file in layout.tools(host)),
         *ollama.files(host),
     ]
@@ -30,6 +32,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     proofs = [images.proof_path(engine, image) for image, engine in images.engine_images(host).items()]
     contents = [
         docker.DAEMON_JSON,
+        identity.RECORD,
         toolkit.CDI,
         *sources.contents(),
         *models.manifests(host),

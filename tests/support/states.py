@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from stoker.facts import identity
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import SECTION, Container, FileState, HostState
 from stoker.ready.stamp import stamp_text
@@ -104,6 +105,8 @@ def converged(fleet: Fleet, host: Host) -> HostState:
     )
     files = [repository.sources_file("amd64") for repository in sources.repositories(host, state)]
     files += [*toolkit._DROP_INS, *layout.tools(host)]
+    record = layout.record(host, state)
+    files += [record] if record else []
     for entry in host.stacks:
         text = compose_file(host, entry, stack.uuids(state))
         files += [File(stack.compose_path(host, entry), text), *stack.gateway_files(fleet, host, entry)]
@@ -143,6 +146,8 @@ def _containers(host: Host, ids: Mapping[str, str], state: HostState) -> dict[st
 
 def _contents(host: Host, state: HostState) -> dict[str, str]:
     contents = dict.fromkeys(sources.contents(), KEY)
+    record = layout.record(host, state)
+    contents[identity.RECORD] = record.text if record else ""
     contents[docker.DAEMON_JSON] = docker.merged("", docker.daemon_settings(host)) or ""
     contents[toolkit.CDI] = "\n".join(["  - path: /dev/nvidia-uvm", *(f"  - name: {gpu.uuid}" for gpu in state.gpus)])
     for directory, (model, _) in models.wanted(host).items():

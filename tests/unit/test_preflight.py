@@ -126,7 +126,9 @@ CASES = {
     ),
     "a card is missing": Case(
         with_gpus(2),
-        "it has 2 GPUs (Tesla V100-SXM2-32GB, Tesla V100-SXM2-32GB), described are 3",
+        "it has 2 GPUs, described are 3; there are 0 = GPU-00000000-5b8e-47c1-9d2a-000000000000 = 0000:1a:00.0 "
+        "(Tesla V100-SXM2-32GB, 32 GiB), 1 = GPU-00000001-5b8e-47c1-9d2a-000000000001 = 0000:1b:00.0 "
+        "(Tesla V100-SXM2-32GB, 32 GiB)",
         "lspci",
         "gpu-count",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from stoker.facts import identity
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import HostState
 from stoker.plan.look import Look, Reason, Reasons
@@ -57,12 +58,12 @@ def check(look: Look) -> Reasons:
             "driver-branch",
         )
     used = {
-        index
+        name
         for _, instance in host.instances()
         if isinstance(host.settings.models.get(instance.model), OllamaModel)
-        for index in instance.gpus
+        for name in instance.gpus
     }
-    pascal = [gpu for gpu in state.gpus if gpu.index in used and (5, 0) <= capability(gpu) <= (6, 2)]
+    pascal = [gpu for gpu in identity.chosen(state, used) if (5, 0) <= capability(gpu) <= (6, 2)]
     if pascal and CUDA_12_BRANCH <= branch < OLLAMA_PASCAL_BRANCH:
         yield Reason(
             f"with driver {state.driver} Ollama would serve from the CPU instead of the {pascal[0].name}, without an error",
