@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stoker.facts.state import HostState
-from stoker.plan.checks import cards, containers, disks, docker, driver, host_memory, ports, system
+from stoker.plan.checks import cards, containers, disks, docker, driver, driver_hold, host_memory, ports, system
 from stoker.plan.finding import Finding
 from stoker.plan.look import Check, Look
 from stoker.spec.fleet import Host
@@ -15,6 +15,7 @@ CHECKS: Mapping[str, Check] = {
     "system": system.check,
     "docker": docker.check,
     "driver": driver.check,
+    "driver hold": driver_hold.check,
     "cards": cards.check,
     "ports": ports.check,
     "containers": containers.check,
