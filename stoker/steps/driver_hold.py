@@ -27,6 +27,7 @@ _DRIVERS = (
     "nvidia-driver-*",
     "nvidia-headless-*",
     "nvidia-kernel-*",
+    "nvidia-open*",
 )
 
 #: Names in apt's globs: everything that is taken from the branch, what decides the branch, and the open kernel modules.
