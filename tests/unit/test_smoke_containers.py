@@ -99,6 +99,11 @@ def test_wrong_gpus(described: list[int], visible: str, text: str) -> None:
     assert text in caught.value.found
 
 
+def test_a_card_may_be_named_in_every_way() -> None:
+    for name, shown in ((0, "GPU 0"), ("GPU-aa", "GPU-aa"), ("0000:1a:00.0", "GPU 0000:1a:00.0")):
+        assert containers.gpus([name], CARDS, inspection(), "GPU-aa\n") == shown
+
+
 def test_memory() -> None:
     full = containers.cards(SMI)[0]
     assert containers.memory(full, {"a": 0.45, "b": 0.45}) == "29491 of 32768 MiB used"
