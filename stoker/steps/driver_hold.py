@@ -98,7 +98,7 @@ def hold(host: Host, what: str) -> Action:
         f"hold {what}",
         "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' "
         f"{' '.join(map(shlex.quote, PATTERNS))} 2>/dev/null | awk '$1 ~ /^.i/ && $3 ~ /^([0-9]+:)?{branch}\\./ {{print $2}}' "
-        "| xargs apt-mark hold >/dev/null",
+        "| xargs -r apt-mark hold >/dev/null",
     )
 
 
