@@ -13,7 +13,7 @@ versions = {
     # The last of the 2.x line.
     "compose": "2.40.3",
     "container_toolkit": "1.20.0-1",
-    # The last driver branch for Volta and Pascal (V100, P40); supported to June 2028.
+    # The last driver branch for Volta and Pascal (V100, P40); supported to June 2028. Held on every host that has it.
     "driver_branch": 580,
 }
 
@@ -39,6 +39,9 @@ models = {
 # Behind a slow or closed network, for instance:
 # mirrors = {"hub": "https://hf-mirror.com", "registries": ["https://registry.example.org"]}
 # proxy = {"http": "http://proxy.example.org:3128", "https": "http://proxy.example.org:3128"}
+
+# Bring the driver to hosts that have none, with at most one reboot (docs/operations.md):
+# nvidia = {"install_driver": True}
 
 # Names of environment variables on this machine that hold secrets, for instance a token for gated models:
 # keys = {"hub": "HF_TOKEN"}

@@ -31,6 +31,7 @@ stacks = [
         "project": "memoryx-hybrid",
         "compose_file": "memoryx-hybrid.yaml",
         "model_directory": "/data/projects/models",
+        # Cards by index, UUID ("GPU-...") or bus address ("3b:00.0"); an index keeps its card after the first deploy.
         "instances": [
             {"name": "vllm_llama_gpu0_0", "gpus": [0], "port": 11401, **_llama},
             {"name": "vllm_llama_gpu0_1", "gpus": [0], "port": 11402, **_llama},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
@@ -15,17 +15,17 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
+from stoker.facts import identity
 from stoker.facts.probe import script
-from stoker.facts.state import SECTION, Container, HostState, parse
+from stoker.facts.state import Container, HostState, parse
 from stoker.inventory import fleet_of, load_inventory
 from stoker.ready.stamp import is_proven
 from stoker.render.gateway import config_identity
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
-from stoker.smoke.check import CheckFailed
-from stoker.smoke.containers import CARDS_COMMAND, Card, cards
 from stoker.smoke.ssh import AccessError, Login, Shell, logins
 from stoker.smoke.target import base_url
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
 from stoker.spec.problems import SpecError
 from stoker.spec.stack import Stack
@@ -64,7 +64,7 @@ class InstanceStatus:
     uses none."""
 
     name: str
-    gpus: tuple[int, ...]
+    gpus: tuple[GpuName, ...]
     url: str
     model: str
     container: str
@@ -142,14 +142,12 @@ def ask(fleet: Fleet, host: Host, login: Login | None) -> HostStatus:
         return unknown(fleet, host, "it is not reached by SSH")
     shell = Shell(login)
     try:
-        probe = f"{CARDS_COMMAND} 2>/dev/null\n{script(questions(fleet, host))}"
-        output = shell.run(f"sh -c {shlex.quote(probe)}", sudo=True)
+        output = shell.run(f"sh -c {shlex.quote(script(questions(fleet, host)))}", sudo=True)
     except AccessError as error:
         return unknown(fleet, host, f"{error.reason}; {error.remedy}")
     finally:
         shell.close()
-    memory, marker, rest = output.partition(SECTION)
-    return judge(fleet, host, parse((marker + rest).splitlines()), _cards(memory), _simulated(rest))
+    return judge(fleet, host, parse(output.splitlines()), _simulated(output))
 
 
 def _simulated(output: str) -> str:
@@ -158,7 +156,7 @@ def _simulated(output: str) -> str:
 
 def unknown(fleet: Fleet, host: Host, error: str) -> HostStatus:
     """The status of a host that could not be asked: what is described, and why nothing is known about it."""
-    described = judge(fleet, host, HostState(), {})
+    described = judge(fleet, host, HostState())
     return HostStatus(
         host.name,
         error=error,
@@ -167,14 +165,7 @@ def unknown(fleet: Fleet, host: Host, error: str) -> HostStatus:
     )
 
 
-def _cards(output: str) -> Mapping[int, Card]:
-    try:
-        return cards(output)
-    except CheckFailed:
-        return {}
-
-
-def judge(fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Card], simulated: str = "") -> HostStatus:
+def judge(fleet: Fleet, host: Host, state: HostState, simulated: str = "") -> HostStatus:
     """A host's status from what its probe found. Pure."""
     return HostStatus(
         host.name,
@@ -182,12 +173,12 @@ def judge(fleet: Fleet, host: Host, state: HostState, by_index: Mapping[int, Car
         driver=state.driver or state.gpu_error,
         docker=state.docker_version or state.docker_error or "not installed",
         simulated=simulated,
-        instances=[_instance(host, instance, state, by_index) for _, instance in host.instances()],
+        instances=[_instance(host, instance, state) for _, instance in host.instances()],
         gateways=[_gateway(fleet, host, stack, state) for stack in host.stacks if stack.gateway],
     )
 
 
-def _instance(host: Host, instance: Instance, state: HostState, by_index: Mapping[int, Card]) -> InstanceStatus:
+def _instance(host: Host, instance: Instance, state: HostState) -> InstanceStatus:
     container = state.containers.get(instance.name)
     health: Health = "down"
     if container is not None and container.running:
@@ -196,7 +187,9 @@ def _instance(host: Host, instance: Instance, state: HostState, by_index: Mappin
         health = "silent" if state.answers.get(instance.name) != "200" else "ready" if proven else "unproven"
     memory = None
     if host.profile_of(instance).uses_cards:
-        memory = tuple((card.used_mib, card.total_mib) for index in instance.gpus if (card := by_index.get(index)))
+        cards = identity.by_name(state)
+        of_it = [cards[name] for name in instance.gpus if name in cards]
+        memory = tuple((card.used_mib, card.memory_mib) for card in of_it if card.used_mib is not None)
     url = base_url(host.address, instance.port)
     return InstanceStatus(instance.name, instance.gpus, url, instance.model, _container(container), health, memory)
 

@@ -18,6 +18,8 @@ mirrors = {
     "docker_key": _fingerprint,
     "container_toolkit": "http://packages.internet.test/libnvidia-container",
     "container_toolkit_key": _fingerprint,
+    "cuda": "http://packages.internet.test/cuda",
+    "cuda_key": _fingerprint,
     "registries": ["http://registry.internet.test:5000"],
     "hub": "http://hub.internet.test",
     "ollama": "http://hub.internet.test",

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.internet import docker_packages, hub_index, images, toolkit_packages
+from lab.internet import docker_packages, driver_packages, hub_index, images, toolkit_packages
 from lab.internet.aptroot import AptRoot, get_field
 from lab.internet.debrepo import Entry, pool_path, write_suite
 from lab.internet.keys import SigningKey
@@ -78,6 +78,7 @@ class Internet:
                 "debpack",
                 "docker_packages",
                 "toolkit_packages",
+                "driver_packages",
                 "rootfs",
                 "images",
                 "registry",
@@ -120,6 +121,13 @@ class Internet:
                 _text(table["toolkit"]),
                 ("keys",),
                 {"packages/libnvidia-container": "."},
+            ),
+            Part(
+                "driver",
+                self._driver,
+                (modules["debrepo"], modules["debpack"], modules["driver_packages"], DOUBLES / "driver/root/usr/bin"),
+                needs=("keys",),
+                links={"packages/cuda": "."},
             ),
             Part("image-base", self._base, image_code, _text(table["images"]["base"])),
             Part(
@@ -226,6 +234,9 @@ class Internet:
         toolkit_packages.build_repository(
             DOUBLES / "toolkit/root", self.contents["toolkit"]["version"], folder, self.key
         )
+
+    def _driver(self, folder: Path, _needed: Mapping[str, Path]) -> None:
+        driver_packages.build_repositories(DOUBLES / "driver/root", folder, self.key)
 
     def _base(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         image = self.contents["images"]["base"]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stoker.spec.gpu_name import bus_id as bus_id  # also imported from here
+
 #: What the probe asks for, and the order of the columns.
 GPU_FIELDS = (
     "index,uuid,name,memory.total,compute_cap,driver_version,pci.bus_id,memory.used,ecc.mode.current,mig.mode.current"
@@ -84,18 +86,6 @@ def trouble(text: str) -> Trouble:
     """What nvidia-smi's words mean; empty when they tell of no trouble that is known."""
     low = text.lower()
     return next((kind for words, kind in _TROUBLES if words.lower() in low), "")
-
-
-def bus_id(text: str) -> str:
-    """A PCI address in one form, ``0000:3b:00.0``, as sysfs and lspci -D write it; empty when it is none.
-
-    nvidia-smi prints eight digits of domain and capitals (00000000:3B:00.0), older ones four; people leave the domain out.
-    """
-    found = re.fullmatch(r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})(?:\.([0-7]))?", text.strip().lower())
-    if not found:
-        return ""
-    domain, bus, device, function = found.groups()
-    return f"{int(domain or '0', 16):04x}:{int(bus, 16):02x}:{int(device, 16):02x}.{function or 0}"
 
 
 def number(cell: str) -> int | None:

@@ -65,6 +65,7 @@ class HostState:
     user: str = ""
     time: int = 0  #: seconds since the epoch on the host's clock
     packages: Mapping[str, str] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()  #: of them, those that apt does not change
     files: Mapping[str, FileState] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)  #: unit -> ``active enabled``
@@ -124,7 +125,8 @@ def parse(lines: Iterable[str]) -> HostState:
         uid=int(identity[1]) if len(identity) > 1 else -1,
         user=identity[2] if len(identity) > 2 else "",
         time=int(identity[3]) if len(identity) > 3 else 0,
-        packages=_packages(of("packages")),
+        packages={name: version for name, version, _ in _packages(of("packages"))},
+        held=frozenset(name for name, _, status in _packages(of("packages")) if status == "hi"),
         files=_files(of("files"), of("digests")),
         contents={
             name[len("content ") :]: "\n".join(body) for name, body in sections.items() if name.startswith("content ")
@@ -160,10 +162,10 @@ def _pairs(lines: Iterable[str], separator: str) -> dict[str, str]:
     return {line.partition(separator)[0]: line.partition(separator)[2] for line in lines if separator in line}
 
 
-def _packages(lines: Iterable[str]) -> dict[str, str]:
+def _packages(lines: Iterable[str]) -> list[tuple[str, str, str]]:
     """``name<TAB>version<TAB>status``; only what is installed (``ii``, or held ``hi``)."""
     rows = (line.split("\t") for line in lines)
-    return {row[0]: row[1] for row in rows if len(row) == 3 and row[2].strip() in ("ii", "hi")}
+    return [(row[0], row[1], row[2].strip()) for row in rows if len(row) == 3 and row[2].strip() in ("ii", "hi")]
 
 
 def _files(stats: Iterable[str], digests: Iterable[str]) -> dict[str, FileState]:

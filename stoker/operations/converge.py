@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -13,6 +14,8 @@ from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
 from stoker.operations.memory import current, forget, pin
 from stoker.operations.shell import say_on, shell_on
+from stoker.plan.finding import refusals
+from stoker.plan.preflight import findings
 from stoker.ready.wait import ConnectionLost
 from stoker.run.session import Session
 from stoker.steps import driver
@@ -34,9 +37,10 @@ def converge(run: Session, step: Step, needs_gpus: bool = True, reloads: bool = 
         return
     found = current(host, run.fleet)
     if needs_gpus and driver.awaited(run.fleet.host(host.name), found):
+        run.unseen.add(host.name)
         host.noop("waits for the driver")
         return
-    gone = lost(found, needs_gpus)
+    gone = lost(found, needs_gpus) or (unfit(run, host.name, found) if needs_gpus else "")
     if gone:
         yield FunctionCommand(_call, (Action("look at the host", function=lambda shell, say: gone),), {})
         return
@@ -68,6 +72,16 @@ def lost(found: HostState, needs_gpus: bool) -> str:
     if needs_gpus and found.gpu_error:
         return f"its cards are gone: {found.gpu_error}"
     return ""
+
+
+def unfit(run: Session, host_name: str, found: HostState) -> str:
+    """What speaks against a host whose cards were not known when the fleet was judged; empty when nothing does. Asked once."""
+    if host_name not in run.unseen or not state.is_executing:
+        return ""
+    against = refusals({host_name: findings(run.fleet.host(host_name), found, int(time.time()))})
+    if not against:
+        run.unseen.discard(host_name)
+    return "; ".join(f"{refusal.reason} ({refusal.remedy})" for refusal in against.get(host_name, ()))
 
 
 def _command(action: Action) -> StringCommand | FunctionCommand:

@@ -20,6 +20,7 @@ from stoker.render.compose import services
 from stoker.run.interrupt import interrupted
 from stoker.run.session import Session
 from stoker.spec.fleet import Host
+from stoker.spec.gpu_name import label
 from stoker.spec.settings import OllamaModel
 from stoker.steps import driver
 from stoker.steps.action import Action
@@ -119,7 +120,7 @@ def unproven(described: Host, found: HostState, only: tuple[str, ...] = (), ever
                     port=instance.port,
                     model=instance.model,
                     expect_dimensions=model.dimensions if isinstance(model, OllamaModel) else None,
-                    gpus=tuple(f"GPU {index}" for index in instance.gpus),
+                    gpus=tuple(map(label, instance.gpus)),
                 )
             )
     return targets

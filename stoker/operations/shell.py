@@ -7,6 +7,7 @@ from typing import Any
 
 from pyinfra import logger
 from pyinfra.api import StringCommand
+from pyinfra.connectors.util import clear_askpass_cache
 
 from stoker.ready.wait import ConnectionLost
 from stoker.steps.action import Say, Shell
@@ -48,6 +49,7 @@ def shell_on(host: Any) -> Shell:
 def _reconnect(host: Any) -> None:
     """A dropped connection must not end a wait of minutes. Whether it came back is seen at the next command."""
     host.connected = False
+    clear_askpass_cache(host)  # after a reboot the file is gone
     try:
         host.connect(show_errors=False)
     except Exception:

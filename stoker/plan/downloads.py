@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
-from stoker.steps import images, models, ollama, sources
+from stoker.steps import driver, images, models, ollama, sources
 
 
 def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
@@ -15,6 +15,7 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
     urls: list[str] = []
     if sources.actions(host, state):
         urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
+        urls += [mirrors.cuda] if driver.release(host, state) else []
     if images.actions(host, state):
         urls += mirrors.registries or ["https://registry-1.docker.io"]
     # A model that somebody copied there is checked without the hub, too.

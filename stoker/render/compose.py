@@ -13,6 +13,7 @@ from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway import CONFIG_DIRECTORY
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
+from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
 from stoker.spec.stack import Stack
@@ -56,10 +57,10 @@ def stack_directory(host: Host, stack: Stack) -> str:
     return f"{host.settings.stack_root}/{stack.project}"
 
 
-def services(host: Host, stack: Stack, gpu_uuids: Mapping[int, str]) -> list[Service]:
+def services(host: Host, stack: Stack, gpu_uuids: Mapping[GpuName, str]) -> list[Service]:
     """The services of a stack, each with the hash that its container will be labelled with.
 
-    ``gpu_uuids`` maps the indices of the host's cards to their UUIDs. Raises KeyError for a card that is not there.
+    ``gpu_uuids`` maps every name of the host's cards to their UUIDs. Raises KeyError for a card that is not there.
     """
     found = [_instance(host, stack, instance, gpu_uuids) for instance in stack.instances]
     if stack.gateway:
@@ -68,7 +69,7 @@ def services(host: Host, stack: Stack, gpu_uuids: Mapping[int, str]) -> list[Ser
     return [replace(service, configuration=hashes[service.name]) for service in found]
 
 
-def compose_file(host: Host, stack: Stack, gpu_uuids: Mapping[int, str]) -> str:
+def compose_file(host: Host, stack: Stack, gpu_uuids: Mapping[GpuName, str]) -> str:
     """The text of the Compose file."""
     return _render(host, stack, services(host, stack, gpu_uuids))
 
@@ -116,8 +117,8 @@ def _hashes(host: Host, stack: Stack, unlabelled: list[Service]) -> dict[str, st
     return hashes
 
 
-def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[int, str]) -> Service:
-    uuids = [gpu_uuids[index] for index in instance.gpus]
+def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[GpuName, str]) -> Service:
+    uuids = [gpu_uuids[name] for name in instance.gpus]
     common = Service(
         name=instance.service_name,
         container=instance.name,

@@ -31,6 +31,8 @@ class Session:
     reloaded: set[str] = field(default_factory=set)
     #: Hosts on which every container is interrupted by a restart of Docker in this run.
     interrupted: set[str] = field(default_factory=set)
+    #: Hosts whose cards are not known when the run is planned, because it brings their driver.
+    unseen: set[str] = field(default_factory=set)
     #: What the wait for the engines found, in the order of their verdicts.
     outcomes: list[Outcome] = field(default_factory=list)
 

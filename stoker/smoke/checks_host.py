@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 import docker.errors
 
+from stoker.facts import identity
 from stoker.smoke import containers
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
 from stoker.smoke.ssh import AccessError, Shell
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
+from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 
 ACCESS = "docker over ssh"
@@ -26,7 +28,7 @@ class HostWitness:
     shell: Shell | None
     before: dict[str, containers.Inspection | None] = field(default_factory=dict)
     reached: bool = False
-    _cards: dict[int, containers.Card] | None = None
+    _cards: dict[GpuName, containers.Card] | None = None
     # Looked up when it is made: pyinfra may replace threading.Lock (gevent) after this module was imported.
     _lock: threading.Lock = field(default_factory=lambda: threading.Lock())
 
@@ -65,11 +67,13 @@ class HostWitness:
             raise AccessError(f"docker logs {container}: {error}", "see `systemctl status docker` there") from error
         return bytes(text).decode("utf-8", "replace")
 
-    def cards(self) -> dict[int, containers.Card]:
-        """The host's cards, asked once. Raises AccessError, CheckFailed."""
+    def cards(self) -> dict[GpuName, containers.Card]:
+        """The host's cards by each of their names, asked once. Raises AccessError, CheckFailed."""
         with self._lock:
             if self._cards is None:
-                self._cards = containers.cards(self.usable().run(containers.CARDS_COMMAND))
+                there = containers.cards(self.usable().run(containers.CARDS_COMMAND))
+                record = self.usable().run(f"cat {identity.RECORD} 2>/dev/null || true")
+                self._cards = identity.named(there, identity.parse_record(record))
             return self._cards
 
 
@@ -105,28 +109,28 @@ def gateway_check(witness: HostWitness, gateway: Gateway) -> Check:
 
 def memory_checks(witness: HostWitness, instances: Sequence[Instance]) -> Iterator[Check]:
     """One for each card that one of the instances is described on."""
-    for index in sorted({gpu for instance in instances for gpu in instance.gpus}):
-        yield _memory(witness, index)
+    for name in sorted({gpu for instance in instances for gpu in instance.gpus}, key=str):
+        yield _memory(witness, name)
 
 
-def _memory(witness: HostWitness, index: int) -> Check:
-    there = [instance for _, instance in witness.host.instances() if index in instance.gpus]
+def _memory(witness: HostWitness, name: GpuName) -> Check:
+    there = [instance for _, instance in witness.host.instances() if name in instance.gpus]
     shares = {instance.name: _share(instance) for instance in there if witness.host.profile_of(instance).uses_cards}
 
     def run(trace: Trace) -> str:
         if not shares:
             raise CheckSkipped(witness.host.profile_of(there[0]).not_applicable)
         trace.commands.append(witness.usable().line(containers.CARDS_COMMAND))
-        card = witness.cards().get(index)
+        card = witness.cards().get(name)
         if card is None:
             raise CheckFailed(
-                f"GPU {index}",
-                f"nvidia-smi shows {len(witness.cards())} GPUs",
+                label(name),
+                f"nvidia-smi shows {len({card.uuid for card in witness.cards().values()})} other GPUs",
                 "see dmesg for a card that fell off the bus",
             )
         return containers.memory(card, shares)
 
-    return Check("memory", witness.host.name, f"GPU {index}", _after_access(witness, run), afterwards=True)
+    return Check("memory", witness.host.name, label(name), _after_access(witness, run), afterwards=True)
 
 
 def _container(witness: HostWitness, name: str, image: str) -> Check:

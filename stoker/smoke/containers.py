@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.smoke.check import CheckFailed
+from stoker.spec.gpu_name import GpuName, bus_id, label
 
 #: What `docker inspect` or the SDK's inspect_container returns.
 Inspection = Mapping[str, Any]
 
 #: The argument of nvidia-smi whose output :func:`cards` reads.
-CARDS_COMMAND = "nvidia-smi --query-gpu=index,uuid,memory.used,memory.total --format=csv,noheader,nounits"
+CARDS_COMMAND = "nvidia-smi --query-gpu=index,uuid,memory.used,memory.total,pci.bus_id --format=csv,noheader,nounits"
 #: The same inside a container: which cards it sees.
 VISIBLE_COMMAND = "nvidia-smi --query-gpu=uuid --format=csv,noheader"
 
@@ -31,18 +32,19 @@ class Card:
     uuid: str
     used_mib: int
     total_mib: int
+    bus_id: str = ""
 
 
-def cards(output: str) -> dict[int, Card]:
-    """Output of CARDS_COMMAND by index."""
-    found = {}
+def cards(output: str) -> list[Card]:
+    """Output of CARDS_COMMAND."""
+    found = []
     for row in csv.reader(output.strip().splitlines(), skipinitialspace=True):
         try:
-            index, uuid, used, total = (cell.strip() for cell in row)
-            found[int(index)] = Card(int(index), uuid, int(used), int(total))
+            index, uuid, used, total, address = (cell.strip() for cell in row)
+            found.append(Card(int(index), uuid, int(used), int(total), bus_id(address)))
         except ValueError:
             raise CheckFailed(
-                "rows of index, uuid, memory.used, memory.total",
+                "rows of index, uuid, memory.used, memory.total, pci.bus_id",
                 f"nvidia-smi printed: {', '.join(row)}",
                 "run nvidia-smi there; an [N/A] or an error means a sick card or driver",
             ) from None
@@ -88,25 +90,25 @@ def running(name: str, before: Inspection | None, now: Inspection | None, image:
     return f"{image}{note}"
 
 
-def gpus(described: Sequence[int], by_index: Mapping[int, Card], inspection: Inspection, visible: str) -> str:
-    """The container was given the described cards and no other, and still sees them."""
-    missing = [index for index in described if index not in by_index]
+def gpus(described: Sequence[GpuName], by_name: Mapping[GpuName, Card], inspection: Inspection, visible: str) -> str:
+    """The container was given the described cards and no other, and still sees them. ``by_name``: as identity.named."""
+    missing = [name for name in described if name not in by_name]
     if missing:
+        there = ", ".join(sorted({card.uuid for card in by_name.values()}))
         raise CheckFailed(
-            f"GPU {missing[0]} on the host",
-            f"nvidia-smi shows {len(by_index)} GPUs",
+            f"{label(missing[0])} on the host",
+            f"nvidia-smi shows {there or 'no GPU'}",
             "see dmesg for a card that fell off the bus",
         )
-    wanted = {by_index[index].uuid: index for index in described}
-    uuids = {card.uuid: card.index for card in by_index.values()} | {
-        str(card.index): card.index for card in by_index.values()
-    }
-    given = requested(inspection)
-    if {uuids.get(name, name) for name in given} != set(wanted.values()):
-        made_with = _list(uuids.get(name, name) for name in given) or "none"
+    wanted = {by_name[name].uuid: label(name) for name in described}
+    called = {by_name[name].uuid: label(name) for name in by_name if isinstance(name, int)} | wanted
+    by_index = {str(card.index): card.uuid for card in by_name.values()}
+    given = {by_index.get(name, name) for name in requested(inspection)}
+    if given != set(wanted):
+        made_with = _list(called.get(uuid, uuid) for uuid in given) or "no GPU"
         raise CheckFailed(
-            f"GPU {_list(wanted.values())}",
-            f"the container was made with GPU {made_with}",
+            _list(wanted.values()),
+            f"the container was made with {made_with}",
             "deploy again: the container is older than the description",
         )
     seen = {line.strip() for line in visible.splitlines() if line.strip()}
@@ -116,9 +118,9 @@ def gpus(described: Sequence[int], by_index: Mapping[int, Card], inspection: Ins
             if set(wanted) - seen
             else "it reaches cards of other instances: deploy again; is the CDI specification of the host up to date?"
         )
-        visible_now = _list(uuids.get(uuid, uuid) for uuid in seen) or "no GPU"
-        raise CheckFailed(f"GPU {_list(wanted.values())} alone seen in the container", f"it sees {visible_now}", remedy)
-    return ", ".join(f"GPU {index}" for index in wanted.values())
+        visible_now = _list(called.get(uuid, uuid) for uuid in seen) or "no GPU"
+        raise CheckFailed(f"{_list(wanted.values())} alone seen in the container", f"it sees {visible_now}", remedy)
+    return ", ".join(wanted.values())
 
 
 def requested(inspection: Inspection) -> set[str]:

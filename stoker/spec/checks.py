@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from stoker.spec import vllm
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
 from stoker.spec.settings import OllamaModel
@@ -66,7 +67,7 @@ def _model_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[
 def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
     gpus = list(instance.gpus)
     for gpu in gpus:
-        if not 0 <= gpu < host.gpus.count:
+        if isinstance(gpu, int) and not 0 <= gpu < host.gpus.count:
             yield problem(
                 "gpus",
                 gpus,
@@ -99,20 +100,20 @@ def _vllm_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[P
 
 def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
     """Cards of which vLLM's instances together want more than there is. Without the argument each takes 0.9 (v0.19.1)."""
-    load: dict[int, float] = defaultdict(float)
+    load: dict[GpuName, float] = defaultdict(float)
     for _, instance in host.instances():
         share = instance.arguments.get("gpu-memory-utilization", 0.9)
         uses_card = host.profile_of(instance).uses_cards
         if instance.engine == "vllm" and uses_card and isinstance(share, int | float) and 0 < share <= 1:
             for gpu in set(instance.gpus):
                 load[gpu] += share
-    for gpu, total in sorted(load.items()):
+    for gpu, total in sorted(load.items(), key=lambda entry: str(entry[0])):
         if total > 1 + 1e-9:
             names = ", ".join(instance.name for _, instance in host.instances() if gpu in instance.gpus)
             yield problem(
                 "gpu-memory-utilization",
                 round(total, 3),
-                f"the instances on GPU {gpu} ({names}) want more than the whole card",
+                f"the instances on {label(gpu)} ({names}) want more than the whole card",
                 "lower gpu-memory-utilization, or move an instance to another GPU",
                 names,
             )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from stoker.spec.base import ContainerName, EnvironmentName, Image, ModelName, Port, ServiceName, Spec
+from stoker.spec.gpu_name import GpuName
 from stoker.spec.vllm import Argument
 
 #: Port that the engine listens on inside its container.
@@ -21,8 +22,8 @@ class Instance(Spec):
     service: ServiceName = Field(default="", validate_default=False)
     engine: Literal["vllm", "ollama"]
     model: ModelName
-    #: GPU indices on the host, in the order of ``nvidia-smi`` (PCI bus order). Resolved to UUIDs there.
-    gpus: tuple[int, ...] = Field(min_length=1)
+    #: Cards of the host, by index, UUID or bus address. Resolved to UUIDs there (stoker/facts/identity.py).
+    gpus: tuple[GpuName, ...] = Field(min_length=1)
     #: Port on the host.
     port: Port
     #: Overrides ``versions`` for this instance.

@@ -38,6 +38,10 @@ class Mirrors(Spec):
     docker_key: Fingerprint = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
     container_toolkit: Url = "https://nvidia.github.io/libnvidia-container"
     container_toolkit_key: Fingerprint = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
+    #: NVIDIA's repositories of drivers, one directory for each release; only for `install_driver` on Debian.
+    cuda: Url = "https://developer.download.nvidia.com/compute/cuda/repos"
+    #: Fingerprint of the key that signs them; None is NVIDIA's key for the host's release.
+    cuda_key: Fingerprint | None = None
     #: Pull-through mirrors of Docker Hub, tried in order before Docker Hub itself.
     registries: tuple[Url, ...] = ()
     hub: Url = "https://huggingface.co"
@@ -93,7 +97,7 @@ class Docker(Spec):
 class Nvidia(Spec):
     """The driver of a host."""
 
-    #: Install the driver packages of the pinned branch where none is loaded.
+    #: Install the driver packages of the pinned branch where none is installed, and reboot the host once if they need it.
     install_driver: bool = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.steps.action import Action
@@ -82,8 +83,8 @@ def probes(host: Host, state: HostState) -> list[Action]:
     """Prove once for each image, driver and card that a container can compute on it."""
     found = []
     for image, engine in engine_images(host).items():
-        used = {index for _, i in host.instances() if host.image_of(i) == image for index in i.gpus}
-        cards = [gpu for gpu in state.gpus if gpu.index in used]
+        used = {name for _, i in host.instances() if host.image_of(i) == image for name in i.gpus}
+        cards = identity.chosen(state, used)
         path = proof_path(engine, image)
         proven = _proven(state, image, path)
         lacking = [gpu for gpu in cards if gpu.uuid not in proven]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 
+from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.render.compose import HOST_CACHE, HOST_LOCKS, HOST_STATE, gpu_turn
 from stoker.render.environment import TEMPLATES
 from stoker.spec.fleet import Host
+from stoker.spec.gpu_name import GpuName
 from stoker.steps.action import Action, File, write_files
 
 SECRETS = "/etc/stoker"
@@ -44,8 +46,19 @@ def tools(host: Host) -> list[File]:
 
 
 def lock_files(host: Host, state: HostState) -> list[str]:
-    used = {index for _, instance in host.instances() for index in instance.gpus}
-    return [f"{HOST_LOCKS}/{gpu.uuid}.lock" for gpu in state.gpus if gpu.index in used]
+    return [f"{HOST_LOCKS}/{gpu.uuid}.lock" for gpu in identity.chosen(state, _used(host))]
+
+
+def _used(host: Host) -> set[GpuName]:
+    return {name for _, instance in host.instances() for name in instance.gpus}
+
+
+def record(host: Host, state: HostState) -> File | None:
+    """Which card each index of the description means: as noted before, else as nvidia-smi counts now. None without indices."""
+    indices = sorted(name for name in _used(host) if isinstance(name, int))
+    cards = identity.by_name(state)
+    lines = [f"{index} {cards[index].uuid}\n" for index in indices if index in cards]
+    return File(identity.RECORD, "".join(lines)) if lines else None
 
 
 def actions(host: Host, state: HostState) -> list[Action]:
@@ -58,6 +71,10 @@ def actions(host: Host, state: HostState) -> list[Action]:
     if stale:
         script, stdin = write_files(stale, f"{host.settings.stack_root}/bin")
         found.append(Action(f"write {', '.join(file.path for file in stale)}", script, stdin))
+    record_file = record(host, state)
+    if record_file and not record_file.is_on(state):
+        script, stdin = write_files([record_file], HOST_STATE)
+        found.append(Action(f"note in {record_file.path} which card each index means", script, stdin))
     locks = [path for path in lock_files(host, state) if path not in state.files]
     if locks:
         found.append(

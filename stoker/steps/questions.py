@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from stoker.facts import identity
 from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
 from stoker.render.compose import HOST_LOCKS
 from stoker.spec.fleet import Fleet, Host
-from stoker.steps import docker, gateway, images, layout, models, ollama, packages, sources, stack, toolkit
+from stoker.steps import (
+    docker,
+    driver,
+    driver_hold,
+    gateway,
+    images,
+    layout,
+    models,
+    ollama,
+    packages,
+    sources,
+    stack,
+    toolkit,
+)
 from stoker.steps.base import BASE
 from stoker.steps.layout import READY
 
@@ -17,11 +31,14 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     # Names differ between distributions; asking for all of them costs nothing.
     for os_id in ("debian", "ubuntu"):
         wanted += docker.packages(host, HostState(os_id=os_id))
+    wanted += [packages.Package(pattern) for pattern in driver_hold.PATTERNS]
     names = [instance.name for _, instance in host.instances()]
     files = [
         *sources.files(),
         *toolkit.files(),
         *layout.directories(host),
+        driver_hold.PIN,
+        identity.RECORD,
         *(file.path for file in layout.tools(host)),
         *ollama.files(host),
     ]
@@ -30,6 +47,8 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     proofs = [images.proof_path(engine, image) for image, engine in images.engine_images(host).items()]
     contents = [
         docker.DAEMON_JSON,
+        driver.MARKER,
+        identity.RECORD,
         toolkit.CDI,
         *sources.contents(),
         *models.manifests(host),

@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
-from stoker.steps import openpgp
+from stoker.steps import driver, openpgp
 from stoker.steps.action import Action, File, Say, Shell, write_files
 from stoker.steps.packages import Package, install, update_command
 
 KEYRINGS = "/etc/apt/keyrings"
 SOURCES = "/etc/apt/sources.list.d"
 PROXY = "/etc/apt/apt.conf.d/80stoker-proxy"
+
+_NAMES = ("docker", "nvidia-container-toolkit", driver.REPOSITORY)
 
 #: Repositories are read over https.
 CERTIFICATES = Package("ca-certificates")
@@ -67,20 +69,26 @@ def repositories(host: Host, state: HostState) -> list[Repository]:
         f"{mirrors.container_toolkit}/stable/deb/$(ARCH)",
         "/",
     )
-    if host.settings.docker.source == "distribution":
-        return [toolkit]
-    docker = f"{mirrors.docker}/{state.os_id}"
-    return [Repository("docker", f"{docker}/gpg", mirrors.docker_key, docker, state.os_codename, "stable"), toolkit]
+    found = [toolkit]
+    if host.settings.docker.source != "distribution":
+        docker = f"{mirrors.docker}/{state.os_id}"
+        found.insert(0, Repository("docker", f"{docker}/gpg", mirrors.docker_key, docker, state.os_codename, "stable"))
+    release = driver.release(host, state)
+    if release:
+        uri = f"{mirrors.cuda}/{release.directory}"
+        key = mirrors.cuda_key or release.key
+        found.append(Repository(driver.REPOSITORY, f"{uri}/{release.key_file}", key, f"{uri}/", "/"))
+    return found
 
 
 def contents() -> list[str]:
     """Files whose text the step must see."""
-    return [f"{KEYRINGS}/docker.asc", f"{KEYRINGS}/nvidia-container-toolkit.asc"]
+    return [f"{KEYRINGS}/{name}.asc" for name in _NAMES]
 
 
 def files() -> list[str]:
     """Files whose state the step must see."""
-    return [f"{SOURCES}/docker.sources", f"{SOURCES}/nvidia-container-toolkit.sources", PROXY, *LEFTOVERS]
+    return [*(f"{SOURCES}/{name}.sources" for name in _NAMES), PROXY, *LEFTOVERS]
 
 
 def addresses(host: Host) -> list[str]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection
 
+from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.render.compose import Service, compose_file, services, stack_directory
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
+from stoker.spec.gpu_name import GpuName
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action, File, write_files
 
 
-def uuids(state: HostState) -> dict[int, str]:
-    return {gpu.index: gpu.uuid for gpu in state.gpus}
+def uuids(state: HostState) -> dict[GpuName, str]:
+    """Every name of a card of this host -> its UUID."""
+    return {name: gpu.uuid for name, gpu in identity.by_name(state).items()}
 
 
 def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:

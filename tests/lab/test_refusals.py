@@ -257,3 +257,17 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(project: Project) ->
     assert done.code == NOT_STARTED, str(done)
     assert "--yes" in done.err
     assert seen() == before
+
+
+def test_a_card_that_is_not_there_is_refused_with_those_that_are(project: Project) -> None:
+    missing = "GPU-00000000-0000-0000-0000-000000000000"
+    project.edit("group_data/embedding.py", '"gpus": [1]', f'"gpus": ["{missing}"]')
+    give_both_hosts_something_to_do()
+    before = seen()
+    done = project.deploy()
+    assert done.code == NOT_STARTED, str(done)
+    assert f"{missing}, wanted by ollama_bge_1, is not there" in done.err
+    for row in GPU65.sh("nvidia-smi --query-gpu=index,uuid --format=csv,noheader").splitlines():
+        index, uuid = row.split(", ")
+        assert f"{index} = {uuid} = 0000:" in done.err
+    assert seen() == before

@@ -50,6 +50,11 @@ class Machine:
         argv = ["docker", "-H", f"unix://{SOCKET}", "exec", f"{CONTAINER_PREFIX}{self.name}", "sh", "-c", script]
         return run(*argv, seconds=seconds)
 
+    @property
+    def is_off(self) -> bool:
+        form = ["inspect", "--format", "{{.State.Status}}", f"{CONTAINER_PREFIX}{self.name}"]
+        return run("docker", "-H", f"unix://{SOCKET}", *form).out.strip() == "exited"
+
     def sh(self, script: str, seconds: float = 30) -> str:
         """Run a script as root; returns what it printed. The test fails when the script does."""
         done = self.docker_exec(script, seconds)

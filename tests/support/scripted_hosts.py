@@ -43,6 +43,8 @@ def _answer(host: Path, command: str) -> tuple[bool, list[str]]:
     if "getent ahosts" in command:  # every mirror can be reached
         urls = [line.rpartition(" $r")[0].rpartition(" ")[2] for line in command.splitlines() if " $r ) &" in line]
         return True, [f"{url}\tok" for url in urls]
+    if "echo lost" in command:  # a job is over when it is first looked at
+        return True, ["job:0"]
     if _contains(host / "fails-on.txt", command):
         return False, ["it failed"]
     if _contains(host / "turns-on.txt", command):

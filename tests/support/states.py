@@ -8,13 +8,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from stoker.facts import identity
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import SECTION, Container, FileState, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.compose import compose_file, services
 from stoker.render.gateway import config_identity
 from stoker.spec.fleet import Fleet, Host
-from stoker.steps import base, docker, gateway, images, layout, models, ollama, sources, stack, toolkit
+from stoker.steps import (
+    base,
+    docker,
+    driver,
+    driver_hold,
+    gateway,
+    images,
+    layout,
+    models,
+    ollama,
+    sources,
+    stack,
+    toolkit,
+)
 from stoker.steps.action import Action, File
 from support.fleet import Data, make_fleet
 
@@ -33,6 +47,7 @@ FINGERPRINT = "1296987BEF3DDA4C953A763EE26861C1FEC857E6"
 
 NOW = 1_795_000_000
 DRIVER = "580.173.02"
+DRIVER_PACKAGES = ("libcuda1", "nvidia-driver-cuda", "nvidia-kernel-dkms")
 _CARDS = {"V100": ("Tesla V100-SXM2-32GB", 32768, "7.0"), "P40": ("Tesla P40", 23040, "6.1")}
 
 
@@ -80,6 +95,7 @@ def bare(host: Host) -> HostState:
         user="root",
         time=NOW,
         units={"nvidia-persistenced.service": "active enabled"},
+        packages=dict.fromkeys(DRIVER_PACKAGES, f"{DRIVER}-1"),
         driver=DRIVER,
         gpus=cards(host),
         kernel_module="proprietary",
@@ -98,13 +114,16 @@ def converged(fleet: Fleet, host: Host) -> HostState:
     ids = {image: f"sha256:{hashlib.sha256(image.encode()).hexdigest()}" for image in host.images()}
     state = replace(
         state,
-        packages=_packages(host, state),
+        packages={**state.packages, **_packages(host, state)},
+        held=frozenset(DRIVER_PACKAGES),
         units={"docker.service": "active enabled", "nvidia-persistenced.service": "active enabled"},
         docker_version="28.5.2",
         images=ids,
     )
     files = [repository.sources_file("amd64") for repository in sources.repositories(host, state)]
-    files += [*toolkit._DROP_INS, *layout.tools(host)]
+    files += [*toolkit._DROP_INS, *layout.tools(host), driver_hold.pin_file(host, state)]
+    record = layout.record(host, state)
+    files += [record] if record else []
     for entry in host.stacks:
         text = compose_file(host, entry, stack.uuids(state))
         files += [File(stack.compose_path(host, entry), text), *stack.gateway_files(fleet, host, entry)]
@@ -144,6 +163,8 @@ def _containers(host: Host, ids: Mapping[str, str], state: HostState) -> dict[st
 
 def _contents(host: Host, state: HostState) -> dict[str, str]:
     contents = dict.fromkeys(sources.contents(), KEY)
+    record = layout.record(host, state)
+    contents[identity.RECORD] = record.text if record else ""
     contents[docker.DAEMON_JSON] = docker.merged("", docker.daemon_settings(host)) or ""
     contents[toolkit.CDI] = "\n".join(["  - path: /dev/nvidia-uvm", *(f"  - name: {gpu.uuid}" for gpu in state.gpus)])
     for directory, (model, _) in models.wanted(host).items():
@@ -184,6 +205,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "sources": sources.actions(host, state),
         "base": base.actions(state),
         "docker": docker.actions(host, state),
+        "driver": driver.actions(host, state),
         "toolkit": toolkit.actions(host, state),
         "layout": layout.actions(host, state),
         "images": images.actions(host, state),
@@ -205,7 +227,9 @@ def probe_output(state: HostState) -> str:
     sections: dict[str, list[str]] = {
         "os": [f'PRETTY_NAME="{state.os_name}"', f"VERSION_CODENAME={state.os_codename}", f"ID={state.os_id}"],
         "identity": [f"{state.architecture} {state.uid} {state.user} {state.time}"],
-        "packages": [f"{name}\t{version}\tii " for name, version in state.packages.items()],
+        "packages": [
+            f"{name}\t{version}\t{'hi' if name in state.held else 'ii'} " for name, version in state.packages.items()
+        ],
         "files": [f"{f.kind}\t{f.mode}\t{f.owner}\t{f.group}\t{path}" for path, f in state.files.items()],
         "digests": [f"{file.digest}  {path}" for path, file in state.files.items() if file.digest],
         **{f"content {path}": text.split("\n") for path, text in state.contents.items()},

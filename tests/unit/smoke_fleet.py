@@ -62,12 +62,15 @@ class FakeShell:
 
     client: FakeDocker
     unreachable: str = ""
-    smi: str = "0, GPU-0, 29491, 32768\n1, GPU-1, 1700, 32768\n"
+    smi: str = "0, GPU-0, 29491, 32768, 00000000:1A:00.0\n1, GPU-1, 1700, 32768, 00000000:3B:00.0\n"
+    record: str = ""
     closed: bool = False
 
     def run(self, command: str, sudo: bool = False) -> str:
         self._reach()
         words = command.split()
+        if words[:2] == ["cat", "/var/lib/stoker/gpus"]:
+            return self.record
         if words[0] == "date":
             return "1000\n"
         if words[:2] == ["docker", "version"]:

@@ -18,7 +18,7 @@ import pytest
 from support.description import PROJECT, Description
 from support.fleet import EMBEDDING, LLM
 from support.forked import Call, call
-from support.states import FINGERPRINT, bare, converged, fleet_and_host, probe_output
+from support.states import DRIVER_PACKAGES, FINGERPRINT, bare, converged, fleet_and_host, probe_output
 
 from stoker.facts.state import FileState, HostState
 
@@ -186,6 +186,41 @@ def test_a_refusal_on_one_host_stops_the_fleet(site: Site, arguments: list[str])
     assert f"{EMBEDDING}: no NVIDIA driver is installed" in done.errors
     assert "docs/troubleshooting.md#driver-missing" in done.errors
     assert [changing(site.commands(name)) for name in GROUPS] == [[], []]
+
+
+def driverless_host(fleet: Any, host: Any) -> HostState:
+    state = converged(fleet, host)
+    packages = {name: version for name, version in state.packages.items() if name not in DRIVER_PACKAGES}
+    return replace(
+        state,
+        driver="",
+        gpus=(),
+        gpu_error="sh: 1: nvidia-smi: not found",
+        packages=packages,
+        os_id="ubuntu",
+        os_codename="noble",
+    )
+
+
+def with_two_cards(fleet: Any, host: Any) -> HostState:
+    state = converged(fleet, host)
+    return replace(state, gpus=state.gpus[:2])
+
+
+@pytest.mark.parametrize(("then", "status"), [(converged, 0), (with_two_cards, 1)])
+def test_a_driver_is_brought_and_its_cards_are_judged_then(
+    site: Site, then: Callable[[Any, Any], HostState], status: int
+) -> None:
+    site.description.append("group_data/llm.py", 'nvidia = {"install_driver": True}\n')
+    site.write_all(converged)
+    site.write(LLM, driverless_host)
+    site.write(LLM, then, "after.txt")
+    site.set(LLM, "turns-on.txt", "modprobe nvidia")
+    done = site.deploy("--yes")
+    assert done.status == status, done.errors
+    assert "- install nvidia-driver-580-server" in done.errors
+    assert ("it has 2 GPUs, described are 3" in done.errors) == bool(status)
+    assert not any("docker compose" in command for command in changing(site.commands(LLM)))
 
 
 @pytest.mark.parametrize("arguments", [["-y"], ["--dry"]])

@@ -181,6 +181,26 @@ def test_cdi_names_cards_by_index_and_uuid(host: Path) -> None:
     assert "nvidia.com/gpu=all" in names
 
 
+def test_cards_change_places_at_the_next_boot_and_not_before(host: Path) -> None:
+    program = DOUBLES / "driver" / "root" / "usr" / "lib" / "lab-gpu" / "fault"
+    query = ("--query-gpu=index,uuid,pci.bus_id", "--format=csv,noheader")
+    before = smi(host, *query).stdout
+    for words in (["driver", "order=1,0"], ["at-boot"]):
+        assert smi(host, *query).stdout == before
+        subprocess.run([sys.executable, "-IS", str(program), *words], env=environment(host), check=True)
+    assert smi(host, *query).stdout.splitlines() == [
+        f"0, {CARD_UUIDS[1]}, 00000000:1A:00.0",
+        f"1, {CARD_UUIDS[0]}, 00000000:3B:00.0",
+    ]
+
+
+def test_a_driver_from_packages_is_not_loaded_before_the_next_boot(host: Path) -> None:
+    (host / "needs-reboot").touch()
+    assert smi(host, "-L").returncode == 9
+    (host / "needs-reboot").unlink()
+    assert smi(host, "-L").returncode == 0
+
+
 def test_cdi_fails_without_a_driver(host: Path) -> None:
     set_faults(host, driver="not-loaded")
     answer = ctk(host, "cdi", "generate")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 from support.fleet import Data
-from support.states import DRIVER, NOW, cards, fleet_and_host, smi_row
+from support.states import DRIVER, DRIVER_PACKAGES, NOW, cards, fleet_and_host, smi_row
 
 from stoker.facts.state import SECTION, HostState, parse
 from stoker.plan.preflight import findings
-from stoker.steps import docker, driver, sources
+from stoker.steps import docker, sources
 from stoker.steps.action import File
 
 DEBIAN_13 = """PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
@@ -129,6 +129,8 @@ def facts(release: str, gpus: str = "", status: int = 0) -> HostState:
         *release.splitlines(),
         f"{SECTION}identity",
         f"x86_64 0 root {NOW}",
+        f"{SECTION}packages",
+        *([] if gpus else [f"{name}\t{DRIVER}-1\tii " for name in DRIVER_PACKAGES]),
         f"{SECTION}gpus",
         *([gpus] if gpus else rows),
         f"rc={status}",
@@ -202,41 +204,3 @@ def test_other_systems_are_refused_with_a_sentence(release: str, name: str) -> N
     (refusal,) = findings(host, facts(release), NOW)
     assert refusal.reason == f"{name} is not supported"
     assert refusal.remedy == "use one of Debian 12, Debian 13, Ubuntu 22.04 (untested), Ubuntu 24.04 (untested)"
-
-
-NO_DRIVER = "sh: 1: nvidia-smi: not found"
-
-
-def test_the_driver_is_installed_on_ubuntu_where_that_is_asked_for() -> None:
-    def change(data: Data) -> None:
-        data["all"]["nvidia"] = {"install_driver": True}
-
-    _, host = fleet_and_host("llm", change)
-    state = facts(UBUNTU_22, NO_DRIVER, 127)
-    assert findings(host, state, NOW) == []
-    headers, install, load = driver.actions(host, state)
-    assert headers.description == "install linux-headers-generic"
-    assert "apt-mark" not in headers.script  # a new kernel needs new ones
-    assert install.description == "install nvidia-driver-580-server"
-    assert "apt-mark hold nvidia-driver-580-server" in install.script
-    assert load.description == "load the driver"
-    assert driver.actions(host, facts(UBUNTU_22)) == []
-
-
-@pytest.mark.parametrize(
-    ("release", "asked", "remedy"),
-    [
-        (UBUNTU_22, False, "apt install nvidia-driver-580-server"),
-        (DEBIAN_12, True, "NVIDIA's repository, cuda-drivers-580"),
-    ],
-)
-def test_without_a_driver_the_deploy_is_refused_elsewhere(release: str, asked: bool, remedy: str) -> None:
-    def change(data: Data) -> None:
-        data["all"]["nvidia"] = {"install_driver": asked}
-
-    _, host = fleet_and_host("llm", change)
-    state = facts(release, NO_DRIVER, 127)
-    (refusal,) = findings(host, state, NOW)
-    assert refusal.reason == "no NVIDIA driver is installed"
-    assert remedy in refusal.remedy
-    assert driver.actions(host, state) == []

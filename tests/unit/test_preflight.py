@@ -93,7 +93,7 @@ CASES = {
     "no driver": Case(
         without_driver("sh: 1: nvidia-smi: not found"),
         "no NVIDIA driver is installed",
-        "branch 580 (NVIDIA's repository, cuda-drivers-580)",
+        "branch 580 (nvidia-driver-cuda and nvidia-kernel-dkms of NVIDIA's repository)",
         "driver-missing",
     ),
     "driver upgraded under the module": Case(
@@ -129,7 +129,9 @@ CASES = {
     ),
     "a card is missing": Case(
         with_gpus(2),
-        "it has 2 GPUs (Tesla V100-SXM2-32GB, Tesla V100-SXM2-32GB), described are 3",
+        "it has 2 GPUs, described are 3; there are 0 = GPU-00000000-5b8e-47c1-9d2a-000000000000 = 0000:1a:00.0 "
+        "(Tesla V100-SXM2-32GB, 32 GiB), 1 = GPU-00000001-5b8e-47c1-9d2a-000000000001 = 0000:1b:00.0 "
+        "(Tesla V100-SXM2-32GB, 32 GiB)",
         "lspci",
         "gpu-count",
     ),
@@ -365,8 +367,9 @@ def test_newer_cards_may_have_newer_drivers() -> None:
 
     _, host = fleet_and_host("llm", lambda data: change(data))
     card = Gpu(0, "GPU-1", "NVIDIA GeForce RTX 4090", 24564, "8.9")
-    state = replace(bare_of(host), gpus=(card,), driver="595.10.01")
-    assert findings(host, state, NOW) == []
+    state = replace(bare_of(host), gpus=(card,), driver="595.10.01", packages={"nvidia-open": "595.10.01-1"})
+    (warning,) = findings(host, state, NOW)
+    assert (warning.severity, warning.anchor) == ("warn", "driver-hold")
 
 
 def bare_of(host: Any) -> HostState:

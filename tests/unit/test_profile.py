@@ -105,11 +105,8 @@ def test_smoke_skips_the_cards_memory_and_says_why() -> None:
 
 
 def test_status_shows_no_memory_of_a_card() -> None:
-    from stoker.smoke.containers import Card
-
     fleet, host = fleet_and_host("llm", on_cpu)
-    cards = {index: Card(index, f"GPU-{index}", 10, 32768) for index in range(3)}
-    found = judge(fleet, host, converged(fleet, host), cards)
+    found = judge(fleet, host, converged(fleet, host))
     assert [entry.gpu_memory_mib for entry in found.instances] == [None] * 5
 
 

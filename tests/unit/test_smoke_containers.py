@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from stoker.facts.identity import named
 from stoker.smoke import containers
 from stoker.smoke.check import CheckFailed
 
 IMAGE = "vllm/vllm-openai:v0.19.1"
-SMI = "0, GPU-aa, 29491, 32768\n1, GPU-bb, 3, 32768\n"
+SMI = "0, GPU-aa, 29491, 32768, 00000000:1A:00.0\n1, GPU-bb, 3, 32768, 00000000:3B:00.0\n"
+CARDS = named(containers.cards(SMI), {})
 
 
 def inspection(**changes: Any) -> dict[str, Any]:
@@ -54,8 +56,11 @@ def test_containers_that_are_not_right() -> None:
 
 
 def test_cards() -> None:
-    assert containers.cards(SMI)[1] == containers.Card(1, "GPU-bb", 3, 32768)
-    for text in ("0, GPU-aa, [N/A], 32768", "Failed to initialize NVML: Driver/library version mismatch"):
+    assert containers.cards(SMI)[1] == containers.Card(1, "GPU-bb", 3, 32768, "0000:3b:00.0")
+    for text in (
+        "0, GPU-aa, [N/A], 32768, 00000000:1A:00.0",
+        "Failed to initialize NVML: Driver/library version mismatch",
+    ):
         with pytest.raises(CheckFailed):
             containers.cards(text)
 
@@ -69,7 +74,7 @@ def test_cards() -> None:
     ],
 )
 def test_each_way_to_ask_for_a_gpu(host_config: Any) -> None:
-    assert containers.gpus([0], containers.cards(SMI), inspection(HostConfig=host_config), "GPU-aa\n") == "GPU 0"
+    assert containers.gpus([0], CARDS, inspection(HostConfig=host_config), "GPU-aa\n") == "GPU 0"
 
 
 def test_the_variable_counts_only_without_a_request() -> None:
@@ -83,15 +88,20 @@ def test_the_variable_counts_only_without_a_request() -> None:
     [
         ([1], "GPU-bb", "made with GPU 0"),
         ([0], "", "sees no GPU"),
-        ([0], "GPU-bb", "sees 1"),
+        ([0], "GPU-bb", "sees GPU 1"),
         ([0, 1], "GPU-aa", "made with GPU 0"),
-        ([2], "", "2 GPUs"),
+        ([2], "", "nvidia-smi shows GPU-aa, GPU-bb"),
     ],
 )
 def test_wrong_gpus(described: list[int], visible: str, text: str) -> None:
     with pytest.raises(CheckFailed) as caught:
-        containers.gpus(described, containers.cards(SMI), inspection(), visible)
+        containers.gpus(described, CARDS, inspection(), visible)
     assert text in caught.value.found
+
+
+def test_a_card_may_be_named_in_every_way() -> None:
+    for name, shown in ((0, "GPU 0"), ("GPU-aa", "GPU-aa"), ("0000:1a:00.0", "GPU 0000:1a:00.0")):
+        assert containers.gpus([name], CARDS, inspection(), "GPU-aa\n") == shown
 
 
 def test_memory() -> None:

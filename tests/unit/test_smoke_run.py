@@ -69,6 +69,16 @@ def test_everything_works() -> None:
     assert all(result.commands for result in report.results)
 
 
+def test_an_index_means_the_card_that_the_host_noted_for_it() -> None:
+    with rack() as one:
+        rows = one.shell.smi.splitlines()
+        one.shell.smi = f"0{rows[1][1:]}\n1{rows[0][1:]}\n"  # they have changed places
+        assert set(failed(smoked(one))) == {"llama_0: GPU", "llama_1: GPU", "bge_0: GPU", "GPU 0: memory"}
+        one.shell.record = "0 GPU-0\n1 GPU-1\n"
+        report = smoked(one)
+    assert failed(report) == {}
+
+
 def test_repeated_characters_fail_the_instance_alone() -> None:
     with rack() as one:
         one.engines["llama_1"].content = "!!!!!!!!"

@@ -71,7 +71,27 @@ SLIPS = {
     "port as text": in_qwen("11405", '"11405"', f"{FIELD}.port", "'11405'", "it is a text", "a whole number"),
     "port too high": in_qwen("11405", "114050", f"{FIELD}.port", "114050", "less than or equal to 65535", "range"),
     "gpus not a list": in_qwen("[2]", "2", f"{FIELD}.gpus", "2", "it is a whole number", "write a list"),
-    "gpu as text": in_qwen("[2]", '["2"]', f"{FIELD}.gpus[0]", "'2'", "it is a text", "a whole number"),
+    "gpu as text": in_qwen("[2]", '["2"]', f"{FIELD}.gpus[0]", "'2'", "an index is a number", "without quotes"),
+    "gpu by half a UUID": in_qwen(
+        "[2]",
+        '["GPU-8f3c"]',
+        f"{FIELD}.gpus[0]",
+        "'GPU-8f3c'",
+        "neither the UUID nor the bus address",
+        "GPU- and 36 signs",
+    ),
+    "gpu by a part of a card": in_qwen(
+        "[2]", '["MIG-8f3c"]', f"{FIELD}.gpus[0]", "'MIG-8f3c'", "a part of a divided card", "name the whole card"
+    ),
+    "gpu as a switch": in_qwen("[2]", "[True]", f"{FIELD}.gpus[0]", "True", "a GPU has no such name", "3b:00.0"),
+    "one gpu in two spellings": in_qwen(
+        "[2]",
+        '["3b:00.0", "00000000:3B:00.0"]',
+        "gpus",
+        "['0000:3b:00.0', '0000:3b:00.0']",
+        "a GPU is named twice",
+        "name each GPU once",
+    ),
     "no gpu": in_qwen("[2]", "[]", f"{FIELD}.gpus", "()", "it is empty", "at least one"),
     "environment number": Slip(
         EMBEDDING,

@@ -12,14 +12,12 @@ from stoker.facts.gpus import Gpu
 from stoker.facts.state import Container, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.gateway import config_identity
-from stoker.smoke.containers import Card
 from stoker.status import HostStatus, judge, show, unknown
 from stoker.steps.layout import READY
 from stoker.steps.stack import backends
 
 FLEET = make_fleet()
 HOST = FLEET.host(EMBEDDING)
-CARDS = {index: Card(index, f"GPU-{index}", 1700, 23040) for index in (0, 1)}
 NAMES = ("ollama_bge_0", "ollama_bge_1", "bge_nginx")
 
 
@@ -37,7 +35,7 @@ READY_STATE = HostState(
     os_name="Debian GNU/Linux 12 (bookworm)",
     driver="580.173.02",
     docker_version="28.5.2",
-    gpus=[Gpu(index, f"GPU-{index}", "Tesla P40", 23040, "6.1") for index in (0, 1)],
+    gpus=[Gpu(index, f"GPU-{index}", "Tesla P40", 23040, "6.1", used_mib=1700) for index in (0, 1)],
     containers={name: container(name) for name in NAMES},
     contents={f"{READY}/{name}": stamp_text(f"id-{name}", "2026-11-21T03:00:00Z") + "\n" for name in NAMES[:2]},
     answers={"ollama_bge_0": "200", "ollama_bge_1": "200", "gateway-bge-ha": identity()},
@@ -45,11 +43,11 @@ READY_STATE = HostState(
 
 
 def health(state: HostState) -> list[str]:
-    return [entry.health for entry in judge(FLEET, HOST, state, CARDS).entries]
+    return [entry.health for entry in judge(FLEET, HOST, state).entries]
 
 
 def test_everything_is_ready() -> None:
-    found = judge(FLEET, HOST, READY_STATE, CARDS)
+    found = judge(FLEET, HOST, READY_STATE)
     assert [entry.health for entry in found.entries] == ["ready", "ready", "ready"]
     assert found.ready
     assert found.instances[0].gpu_memory_mib == ((1700, 23040),)
@@ -57,7 +55,7 @@ def test_everything_is_ready() -> None:
 
 
 def test_a_bare_host_has_nothing() -> None:
-    found = judge(FLEET, HOST, HostState(os_name="Debian"), {})
+    found = judge(FLEET, HOST, HostState(os_name="Debian"))
     assert [(entry.container, entry.health) for entry in found.entries] == [("absent", "down")] * 3
     assert found.docker == "not installed"
     assert not found.ready
@@ -76,7 +74,7 @@ def test_what_does_not_answer_is_silent() -> None:
 
 def test_a_stopped_container_is_down_whatever_was_proven_before() -> None:
     stopped = {name: container(name, "exited", 2) for name in NAMES}
-    found = judge(FLEET, HOST, replace(READY_STATE, containers=stopped), CARDS)
+    found = judge(FLEET, HOST, replace(READY_STATE, containers=stopped))
     assert [(entry.container, entry.health) for entry in found.entries] == [("exited, 2 restarts", "down")] * 3
 
 
@@ -93,7 +91,7 @@ def table(*hosts: HostStatus) -> str:
 
 
 def test_the_table_says_what_is_simulated_and_is_not_broken_into_lines() -> None:
-    text = table(judge(FLEET, HOST, READY_STATE, CARDS, simulated="GPUs and engines are simulated"))
+    text = table(judge(FLEET, HOST, READY_STATE, simulated="GPUs and engines are simulated"))
     lines = text.splitlines()
     assert len(lines) == 6
     assert "GPUs and engines are simulated" in lines[1]
@@ -103,7 +101,7 @@ def test_the_table_says_what_is_simulated_and_is_not_broken_into_lines() -> None
 
 def test_a_host_that_cannot_be_asked_is_not_ready_and_says_why() -> None:
     lost = unknown(FLEET, FLEET.host(LLM), "no SSH connection within 5 s; [try] ssh")
-    text = table(lost, judge(FLEET, HOST, READY_STATE, CARDS))
+    text = table(lost, judge(FLEET, HOST, READY_STATE))
     assert not lost.ready
     assert "no SSH connection within 5 s; [try] ssh" in text
     assert text.splitlines()[-1] == "3 of 9 ready"

@@ -37,6 +37,7 @@ def test_a_bare_llm_host_needs_everything() -> None:
         "sources",
         "base",
         "docker",
+        "driver",
         "toolkit",
         "layout",
         "images",
@@ -53,6 +54,10 @@ def test_a_bare_llm_host_needs_everything() -> None:
         "merge settings into daemon.json",
         "install docker-ce 5:28.5.2, docker-ce-cli 5:28.5.2, containerd.io, docker-buildx-plugin, docker-compose-plugin 2.40.3",
         "start Docker, now and at boot",
+    ]
+    assert found["driver"] == [
+        "pin the driver to branch 580: write /etc/apt/preferences.d/stoker-nvidia",
+        "hold libcuda1, nvidia-driver-cuda, nvidia-kernel-dkms",
     ]
     assert found["images"] == ["pull vllm/vllm-openai:v0.19.1", "pull nginx:1.30.6-alpine"]
     assert found["probes"] == ["prove that vllm/vllm-openai:v0.19.1 computes on 3 x Tesla V100-SXM2-32GB"]

@@ -7,7 +7,7 @@ root=${1:?usage: install.sh ROOTFS}
 cp -a --no-preserve=ownership "$here/root/." "$root/"
 mkdir -p "$root/usr/lib/lab-gpu/lab_gpu" "$root/etc/lab-gpu"
 cp "$here"/lab_gpu/*.py "$root/usr/lib/lab-gpu/lab_gpu/"
-chmod 0755 "$root/usr/bin/nvidia-smi" "$root/usr/bin/nvidia-persistenced" "$root/usr/local/bin/modinfo" "$root/usr/lib/lab-gpu/boot" "$root/usr/lib/lab-gpu/fault" \
+chmod 0755 "$root/usr/bin/nvidia-smi" "$root/usr/bin/nvidia-persistenced" "$root/usr/local/bin/modinfo" "$root/usr/local/sbin/modprobe" "$root/usr/lib/lab-gpu/boot" "$root/usr/lib/lab-gpu/fault" \
     "$root/usr/lib/systemd/system-generators/lab-gpu-reload"
 
 wants=$root/etc/systemd/system

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from stoker.facts import identity
 from stoker.facts.gpus import Gpu
 from stoker.facts.state import HostState
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
 from stoker.spec.settings import OllamaModel
-from stoker.steps.driver import can_be_installed
+from stoker.steps.driver import MARKER, awaited, can_be_installed, rebooted
 
 #: The last driver branch for compute capability below 7.5 (NVIDIA data-centre driver page, 2026).
 LAST_BRANCH_BEFORE_TURING = 580
@@ -25,9 +26,15 @@ CUDA_12_BRANCH = 525
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     if state.gpu_error:
-        if host.settings.nvidia.install_driver and can_be_installed(state):
+        if awaited(host, state):
             return
-        if "not installed" in state.gpu_error or "not found" in state.gpu_error:
+        if host.settings.nvidia.install_driver and rebooted(state):
+            yield Reason(
+                f"it was rebooted for its driver, which does not load all the same; nvidia-smi says: {state.gpu_error}",
+                f"mend the cause (dmesg | grep -i nvrm; mokutil --sb-state; dkms status), then remove {MARKER} there and deploy",
+                "driver-not-loaded",
+            )
+        elif "not installed" in state.gpu_error or "not found" in state.gpu_error:
             yield Reason("no NVIDIA driver is installed", _install_driver(host, state), "driver-missing")
         elif "mismatch" in state.gpu_error:
             yield Reason(
@@ -54,12 +61,12 @@ def check(look: Look) -> Reasons:
             "driver-branch",
         )
     used = {
-        index
+        name
         for _, instance in host.instances()
         if isinstance(host.settings.models.get(instance.model), OllamaModel)
-        for index in instance.gpus
+        for name in instance.gpus
     }
-    pascal = [gpu for gpu in state.gpus if gpu.index in used and (5, 0) <= capability(gpu) <= (6, 2)]
+    pascal = [gpu for gpu in identity.chosen(state, used) if (5, 0) <= capability(gpu) <= (6, 2)]
     if pascal and CUDA_12_BRANCH <= branch < OLLAMA_PASCAL_BRANCH:
         yield Reason(
             f"with driver {state.driver} Ollama would serve from the CPU instead of the {pascal[0].name}, without an error",
@@ -104,9 +111,10 @@ def _install_driver(host: Host, state: HostState) -> str:
     package = (
         f"apt install nvidia-driver-{branch}-server"
         if state.os_id == "ubuntu"
-        else f"NVIDIA's repository, cuda-drivers-{branch}"
+        else "nvidia-driver-cuda and nvidia-kernel-dkms of NVIDIA's repository"
     )
-    return f"install the proprietary driver of branch {branch} ({package}), hold it, reboot, and deploy again"
+    by_stoker = "write nvidia = {'install_driver': True} in group_data, or " if can_be_installed(state) else ""
+    return f"{by_stoker}install the proprietary driver of branch {branch} ({package}), reboot, and deploy again"
 
 
 def driver_branch(version: str) -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from lab_gpu import paths
+from lab_gpu import paths, settings
 
 # Fault -> what it does. The same table, with the real event behind each, is in lab/doubles/FAULTS.md.
 VLLM_FAULTS = (
@@ -25,7 +25,7 @@ VLLM_FAULTS = (
     "hang-shutdown",
 )
 OLLAMA_FAULTS = ("nan", "wrong-dimension", "cpu", "crash-loading", "error-500", "hang-requests", "slow", "pull-fails")
-DRIVER_FAULTS = ("not-loaded", "version-mismatch", "unknown-error", "version", "open-module")
+DRIVER_FAULTS = ("not-loaded", "version-mismatch", "unknown-error", "version", "open-module", "order")
 KNOWN = sorted({*VLLM_FAULTS, *OLLAMA_FAULTS, *DRIVER_FAULTS})
 
 
@@ -34,6 +34,9 @@ def main(arguments: list[str]) -> int:
     if arguments == ["list"]:
         for target, fault in sorted(_read().get("faults", {}).items()):
             print(f"{target} {fault}")
+        return 0
+    if arguments == ["at-boot"]:
+        _apply_order()
         return 0
     if len(arguments) != 2:
         print("usage: fault list | fault TARGET FAULT[=VALUE] | fault TARGET clear", file=sys.stderr)
@@ -52,6 +55,14 @@ def main(arguments: list[str]) -> int:
         faults[target] = fault
     _write(content)
     return 0
+
+
+def _apply_order() -> None:
+    """What the machine is told about the order of its cards counts from its next boot on, for host and containers alike."""
+    name, order = settings.fault("driver")
+    if name == "order":
+        with open(paths.order_file(), "w", encoding="utf-8") as handle:
+            handle.write(order)
 
 
 def _read() -> dict[str, dict[str, str]]:

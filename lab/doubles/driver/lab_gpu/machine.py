@@ -55,7 +55,19 @@ def read_machine() -> Machine | None:
     if name == "version" and version:
         machine["driver_version"] = version
         machine["cuda_version"] = CUDA_OF_BRANCH.get(version.split(".")[0], machine["cuda_version"])
-    return machine
+    return {**machine, "gpus": _ordered(machine["gpus"])}
+
+
+def _ordered(gpus: list[Gpu]) -> list[Gpu]:
+    """The cards in the order of this boot. The slots stay where they are: cards have changed places in them."""
+    try:
+        with open(paths.order_file(), encoding="utf-8") as handle:
+            order = [int(number) for number in handle.read().split(",")]
+    except FileNotFoundError:
+        return gpus
+    places = [(gpu["index"], gpu["bus_id"]) for gpu in gpus]
+    cards = [gpus[old] for old in order]
+    return [{**card, "index": index, "bus_id": bus} for card, (index, bus) in zip(cards, places, strict=True)]
 
 
 def visible_gpus(machine: Machine | None) -> list[Gpu]:

@@ -40,6 +40,16 @@ def persistence_file() -> str:
     return os.path.join(state_dir(), "persistence")
 
 
+def order_file() -> str:
+    """Written at boot when the cards come up in another order: their old numbers in the new order, with commas."""
+    return os.path.join(state_dir(), "order")
+
+
+def needs_reboot_file() -> str:
+    """There from the installation of the driver's packages to the next boot: until then its module cannot be loaded."""
+    return os.path.join(state_dir(), "needs-reboot")
+
+
 def daemon_reload_file() -> str:
     """Touched by a systemd generator, so its age is that of the last daemon-reload."""
     return os.path.join(state_dir(), "daemon-reload")

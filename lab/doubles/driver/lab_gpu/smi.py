@@ -61,6 +61,8 @@ def driver_failure() -> tuple[int, str] | None:
     name, _ = settings.fault("driver")
     if name in DRIVER_FAULTS:
         return DRIVER_FAULTS[name]
+    if os.path.exists(paths.needs_reboot_file()):
+        return DRIVER_FAULTS["not-loaded"]
     try:
         if os.stat(paths.LEGACY_MARKER).st_mtime < os.stat(paths.daemon_reload_file()).st_mtime:
             return DRIVER_FAULTS["unknown-error"]
