@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stoker.doctor.containers import restarts_again_and_again
 from stoker.doctor.look import Line, LiveLook
 from stoker.facts.gpus import TIMED_OUT
+from stoker.spec.gpu_name import label
 from stoker.spec.instance import Instance
 from stoker.spec.settings import OllamaModel
 from stoker.steps.stack import uuids
@@ -25,7 +26,7 @@ def in_containers(look: LiveLook) -> list[Line]:
     """Every running engine still reaches its cards. A daemon-reload takes them away from containers that do not have them by CDI."""
     if look.state.gpu_error:
         return []  # the check of the driver says it
-    by_index, found, well = uuids(look.state), [], 0
+    by_name, found, well = uuids(look.state), [], 0
     for instance in _running(look):
         seen = look.live.cards_seen.get(instance.name)
         if seen is None or _NOT_UP.search(seen.text):
@@ -38,8 +39,8 @@ def in_containers(look: LiveLook) -> list[Line]:
             found.append(
                 Line("unknown", detail, 'recreate it with "utility" in NVIDIA_DRIVER_CAPABILITIES', instance.name)
             )
-        elif lost := [index for index in instance.gpus if by_index.get(index) not in seen.uuids]:
-            which = ", ".join(f"GPU {index}" for index in lost)
+        elif lost := [name for name in instance.gpus if by_name.get(name) not in seen.uuids]:
+            which = ", ".join(map(label, lost))
             detail = f"{instance.name} lost {which}: nvidia-smi in it says: {seen.text.strip()[:200] or 'nothing'}"
             found.append(Line("finding", detail, look.commands.restart(instance.name), instance.name))
         else:
@@ -121,7 +122,7 @@ def held(look: LiveLook) -> list[Line]:
     by_uuid = {gpu.uuid: gpu.index for gpu in look.state.gpus}
     found = []
     for process in look.state.gpu_processes:
-        container = ended.get(look.live.holders.get(process.pid, ""))
+        container = ended.get(look.state.gpu_containers.get(process.pid, ""))
         if container:
             size = "memory" if process.used_mib is None else f"{process.used_mib / 1024:.1f} GiB"
             detail = f"process {process.pid} ({process.name}) of {container}, which does not run, holds {size} of GPU {by_uuid.get(process.gpu_uuid, '?')}"

@@ -18,7 +18,6 @@ from stoker.facts.state import SECTION
 LIVE = "live"
 
 _UUID = re.compile(r"UUID: (GPU-[0-9a-f-]+)")
-_CONTAINER_ID = re.compile(r"(?:docker[-/])([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,6 @@ class Live:
     compute_lines: Mapping[str, str] = field(default_factory=dict)  #: instance -> the log's line about the device
     file_systems: Sequence[FileSystem] = ()
     persistence: Mapping[int, bool] = field(default_factory=dict)  #: card -> persistence mode
-    holders: Mapping[int, str] = field(
-        default_factory=dict
-    )  #: process on a card -> id of the container it is of, or ""
 
 
 def parse(lines: Iterable[str]) -> Live:
@@ -99,7 +95,6 @@ def parse(lines: Iterable[str]) -> Live:
         compute_lines=pairs("compute"),
         file_systems=_file_systems(row[0] for row in of.get("disk", []) if row),
         persistence=dict(_persistence(row[0] for row in of.get("persistence", []) if row)),
-        holders={int(pid): _container_of(cgroup) for pid, cgroup in pairs("holder").items() if pid.isdigit()},
     )
 
 
@@ -147,8 +142,3 @@ def _file_systems(lines: Iterable[str]) -> list[FileSystem]:
             used, available, inodes, inodes_used = (number(cell) or 0 for cell in cells[:4])
             found[cells[4]] = FileSystem(cells[4], used, available, inodes, inodes_used)
     return list(found.values())
-
-
-def _container_of(cgroup: str) -> str:
-    found = _CONTAINER_ID.search(cgroup)
-    return found.group(1) if found else ""

@@ -67,10 +67,6 @@ def _of_system(host: Host) -> Iterator[str]:
     )
     query = f"timeout {CONTAINER_SECONDS} nvidia-smi --format=csv,noheader"
     yield f"{query} --query-gpu=index,persistence_mode | while read -r line; do printf 'persistence\\t%s\\n' \"$line\"; done"
-    yield (
-        f"for p in $({query} --query-compute-apps=pid); do test -r /proc/$p/cgroup && "
-        "printf 'holder\\t%s\\t%s\\n' $p \"$(tr '\\n' ' ' </proc/$p/cgroup)\"; done"
-    )
 
 
 def _of_containers(host: Host) -> Iterator[str]:

@@ -50,6 +50,7 @@ def sound(group: str = "llm") -> LiveLook:
         for index in instance.gpus
     ]
     names = [instance.name for _, instance in host.instances()]
+    owners = {process.pid: state.containers[names[at]].id for at, process in enumerate(processes)}
     live = Live(
         ends={name: End(0, False, "", "0001-01-01T00:00:00Z") for name in state.containers},
         cards_seen={
@@ -71,10 +72,9 @@ def sound(group: str = "llm") -> LiveLook:
         compute_lines={name: 'msg="inference compute" library=CUDA' for name in names if name.startswith("ollama")},
         file_systems=[disk("/", 0.5, 900), disk("/run", 0.1, 12)],
         persistence=dict.fromkeys(by_index, True),
-        holders={process.pid: state.containers[names[at]].id for at, process in enumerate(processes)},
     )
     commands = Commands(host.name, ("ssh", host.name))
-    return LiveLook(fleet, host, replace(state, gpu_processes=processes), live, NOW, commands)
+    return LiveLook(fleet, host, replace(state, gpu_processes=processes, gpu_containers=owners), live, NOW, commands)
 
 
 Change = Callable[[LiveLook], LiveLook]
@@ -95,7 +95,7 @@ def entry(field: str, name: Any, value: Any) -> Change:
 
 def without_processes(look: LiveLook, name: str) -> LiveLook:
     """What ran in a container has ended with it."""
-    its = [pid for pid, owner in look.live.holders.items() if owner == look.state.containers[name].id]
+    its = [pid for pid, owner in look.state.gpu_containers.items() if owner == look.state.containers[name].id]
     rest = [process for process in look.state.gpu_processes if process.pid not in its]
     return replace(look, state=replace(look.state, gpu_processes=rest))
 
@@ -383,8 +383,6 @@ NEAR_MISSES: dict[str, tuple[str, Change]] = {
         entry("resident", BGE, json.dumps({"models": [{"name": "test:latest", "size": 5, "size_vram": 0}]})),
     ),
     "/api/ps does not answer": ("embedding", entry("resident", BGE, "")),
-    "a process of no container": ("llm", entry("holders", 1000, "")),
-    "a process of a container that is not there": ("llm", entry("holders", 1000, "e" * 64)),
     "disk at 89 %": ("llm", live(file_systems=[disk("/", 0.89, 900)])),
     "a small file system that is half full": ("llm", live(file_systems=[disk("/boot", 0.5, 0.5)])),
     "a file system without inodes": ("llm", live(file_systems=[FileSystem("/", 1, 900 * _GIB, 0, 0)])),
