@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stoker.facts.state import HostState
-from stoker.plan.checks import cards, containers, disks, docker, driver, host_memory, ports, system
+from stoker.plan.checks import cards, containers, disks, docker, driver, handmade, host_memory, ports, system
 from stoker.plan.finding import Finding
 from stoker.plan.look import Check, Look
 from stoker.spec.fleet import Host
+
+#: What this check finds, `stoker adopt` is for.
+HAND_MADE = "hand-made"
 
 #: Name of the check -> the check, in the order in which a person reads the findings.
 CHECKS: Mapping[str, Check] = {
@@ -18,6 +21,7 @@ CHECKS: Mapping[str, Check] = {
     "cards": cards.check,
     "ports": ports.check,
     "containers": containers.check,
+    HAND_MADE: handmade.check,
     "disks": disks.check,
     "host memory": host_memory.check,
 }

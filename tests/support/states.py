@@ -270,7 +270,9 @@ def _inspected(container: Container) -> str:
             "restart": container.restart,
             "mounts": [{"Source": source, "Destination": inside} for source, inside in container.mounts],
             "runtime": "runc",
-            "devices": [{"Driver": "nvidia", "Count": 0, "DeviceIDs": list(container.gpus)}] if container.gpus else None,
+            "devices": [{"Driver": "nvidia", "Count": 0, "DeviceIDs": list(container.gpus)}]
+            if container.gpus
+            else None,
             "visible": [""],
         }
     )
