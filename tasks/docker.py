@@ -15,6 +15,6 @@ def engine() -> None:
 
     def step(state: HostState) -> list[Action]:
         actions = docker.actions(described, state)
-        return actions + (adopt.started_again(described, state, actions) if host.name in run.adopting else [])
+        return adopt.and_start_again(described, state, actions) if host.name in run.adopting else actions
 
     converge(name="Docker", run=run, step=step, reloads=True, needs_gpus=False)

@@ -241,7 +241,7 @@ def _run(state: State, options: Options, run: Session) -> int:
         return Exit.PENDING if pending else incomplete
     if not pending:
         return incomplete
-    if not options.yes and not _confirmed():
+    if not options.yes and not confirmed():
         return Exit.NOT_STARTED
     logger.setLevel(logging.INFO)
     state.set_stage(StateStage.Execute)
@@ -253,7 +253,7 @@ def _run(state: State, options: Options, run: Session) -> int:
     return Exit.FAILED if state.failed_hosts else incomplete
 
 
-def _confirmed() -> bool:
+def confirmed() -> bool:
     if not sys.stdin.isatty():
         print("Nothing was changed: there is no terminal to ask; use --yes", file=sys.stderr)
         return False

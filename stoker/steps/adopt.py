@@ -36,12 +36,12 @@ def make_way(host: Host, stack: Stack, state: HostState, only: Collection[str], 
     return [_replace(old, name, directory) for name in names if not only or name in only for old in found.get(name, ())]
 
 
-def started_again(host: Host, state: HostState, actions: Sequence[Action]) -> list[Action]:
-    """After actions that restart Docker: what was made by hand and runs may have no restart policy."""
+def and_start_again(host: Host, state: HostState, actions: Sequence[Action]) -> list[Action]:
+    """Actions, and when they restart Docker, one that starts what was made by hand: it may have no restart policy."""
     names = [old.name for olds in blockers(host, state).values() for old in olds if old.running]
     if not names or not any(action.interrupts for action in actions):
-        return []
-    return [Action(f"start {', '.join(names)} again", f"docker start {' '.join(map(shlex.quote, names))}")]
+        return [*actions]
+    return [*actions, Action(f"start {', '.join(names)} again", f"docker start {' '.join(map(shlex.quote, names))}")]
 
 
 def _replace(old: Container, new: str, directory: str) -> Action:
