@@ -133,10 +133,8 @@ def test_what_does_not_get_ready_is_put_back_and_the_next_run_goes_on(by_hand: N
     assert f"not replaced: {QWEN}, vllm_nginx" in failed.err
     assert f"{QWEN} is back" in failed.err
     now = whose(GPU10)
-    assert [name for name, stokers in now.items() if not stokers] and {name for name in now if not now[name]} == {
-        QWEN,
-        "vllm_nginx",
-    }
+    assert {name for name, stokers in now.items() if not stokers} == {QWEN, "vllm_nginx"}
+    assert len(now) == 6
     assert made_of(GPU10)[QWEN][-1], "the old one runs again"
 
     healed = adopt(project, "--yes", "--limit", GPU10.address)
