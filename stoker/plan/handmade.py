@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from stoker.facts.state import Container, HostState
 from stoker.spec.fleet import Host
@@ -144,13 +143,15 @@ def comparison(host: Host, state: HostState) -> list[Row]:
 
 
 def differences(rows: Iterable[Row]) -> list[Difference]:
-    """Rows that differ, the same difference of several containers as one; images first, as they stand in `comparison`."""
-    kept = [row for row in rows if row.differs]
-    order = {key: number for number, key in enumerate(dict.fromkeys(row.what for row in kept))}
-    kept.sort(key=lambda row: (order[row.what], row.old, row.new))  # stable: containers stay in their order
+    """Rows that differ, the same difference of several containers as one; what is told of the same property stands together."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.differs:
+            found.setdefault((row.what, row.old, row.new), []).append(row.container)
+    order = [*dict.fromkeys(what for what, _, _ in found)]
     return [
-        Difference(*key, tuple(row.container for row in group))
-        for key, group in groupby(kept, key=lambda row: (row.what, row.old, row.new))
+        Difference(*key, tuple(containers))
+        for key, containers in sorted(found.items(), key=lambda entry: order.index(entry[0][0]))
     ]
 
 

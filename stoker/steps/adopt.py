@@ -80,7 +80,9 @@ def keep(inspected: Mapping[str, Any], new: str, directory: str) -> tuple[str, s
     after.append(f"grep -qxF {shlex.quote(name)} names || printf '%s\\n' {shlex.quote(name)} >>names")
     if copies:
         # A directory that is mounted is no file of the stack's: models may be in it.
-        after.append(f'mkdir -p files; for f in {copies}; do test ! -f "$f" || cp -p --parents "$f" files/; done')
+        after.append(
+            f'for f in {copies}; do test -f "$f" || continue; d=files$(dirname "$f"); mkdir -p "$d"; cp -p "$f" "$d"; done'
+        )
     script, stdin = write_files(files, directory, after="\n".join(after))
     # Environments may hold secrets.
     return f"mkdir -p -m 700 {shlex.quote(directory)}\n{script}", stdin

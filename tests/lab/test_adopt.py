@@ -6,6 +6,7 @@ import base64
 import functools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +43,10 @@ def start_by_hand(host: Machine) -> None:
     for file in STACKS[host.name]:
         text = base64.b64encode((HANDMADE / file).read_bytes()).decode()
         host.sh(f"echo {text} | base64 -d >{HOME}/{file}")
+    # Docker as a person has it, started after the container toolkit was installed: only then does it know NVIDIA's devices.
+    settings = json.loads(host.read("/etc/docker/daemon.json"))
+    del settings["features"]
+    host.sh(f"echo '{json.dumps(settings)}' >/etc/docker/daemon.json && systemctl restart docker", 60)
     for latest, pinned in LATEST.items():
         host.sh(f"! docker image inspect {pinned} >/dev/null 2>&1 || docker tag {pinned} {latest}")
     host.sh(f"cd {HOME} && docker compose -f {STACKS[host.name][0]} up -d --pull never 2>&1", 60)
@@ -72,9 +77,15 @@ def adopt(project: Project, *argv: str) -> Done:
 
 
 @pytest.fixture
-def by_hand(fleet: None) -> None:
-    for host in HOSTS:
-        start_by_hand(host)
+def by_hand(fleet: None) -> Iterator[None]:
+    """The documents' stacks run on both hosts; afterwards nothing of them is left."""
+    try:
+        for host in HOSTS:
+            start_by_hand(host)
+        yield
+    finally:
+        for host in HOSTS:
+            host.sh("docker rm -f $(docker ps -aq) >/dev/null", 60)
 
 
 def test_the_documents_own_stacks_are_replaced_and_brought_back(by_hand: None, project: Project) -> None:
@@ -95,6 +106,7 @@ def test_the_documents_own_stacks_are_replaced_and_brought_back(by_hand: None, p
         f"--trust-remote-code: on -> - (vllm_llama_gpu0_0, vllm_llama_gpu0_1, vllm_llama_gpu1_0, vllm_llama_gpu1_1, {QWEN})"
         in asked.err
     )
+    assert "first, with an interruption of everything: merge settings into daemon.json and restart dockerd" in asked.err
     assert "restart: none -> always (ollama_bge_0, ollama_bge_1, bge_nginx)" in asked.err
     assert [(host.containers(), host.written()) for host in HOSTS] == before
 

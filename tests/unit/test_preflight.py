@@ -179,12 +179,6 @@ CASES = {
         "docker rm -f vllm_nginx",
         "container-name",
     ),
-    "name taken by another project": Case(
-        having(containers={"vllm_nginx": foreign("vllm_nginx", "test")}),
-        "a container named vllm_nginx exists already and belongs to the project test",
-        "docker rm -f vllm_nginx",
-        "container-name",
-    ),
     "no room for images": Case(
         with_room("/var/lib", 1.5), "/var/lib has 1.5 GiB free, images and logs need about 2.0", "make room", "disk"
     ),
