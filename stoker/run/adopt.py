@@ -23,7 +23,7 @@ from stoker.plan.handmade import blockers, comparison, described, differences, r
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.run.runner import Exit, Options, confirmed, deploy
 from stoker.run.show import console
-from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.smoke.ssh import COMMAND_SECONDS, AccessError, Login, Shell, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.problems import SpecError
 from stoker.steps import docker, toolkit
@@ -42,7 +42,7 @@ class Found:
     """A host and what was found on it."""
 
     host: Host
-    shell: Shell
+    login: Login
     state: HostState
     directory: str  #: where the old containers are kept, or will be
     begun: bool  #: by an earlier run, which was ended half way
@@ -104,11 +104,7 @@ def adopt(inventory: Path, overlays: Sequence[str], limit: Sequence[str], check:
         console.print("\n".join(map(escape, failed)))
         return Exit.NOT_STARTED
     found = [answer for answer in answers if isinstance(answer, Found)]
-    try:
-        return _adopt(found, Run(inventory, overlays), check, yes)
-    finally:
-        for one in found:
-            one.shell.close()
+    return _adopt(found, Run(inventory, overlays), check, yes)
 
 
 def _look(fleet: Fleet, host: Host, login: Login | None) -> Found | str:
@@ -119,10 +115,11 @@ def _look(fleet: Fleet, host: Host, login: Login | None) -> Found | str:
         output = shell.run(f"sh -c {shlex.quote(script(questions(fleet, host)))}", sudo=True)
         begun = shell.run(f"sh -c {shlex.quote(_OPEN)}", sudo=True).strip().rstrip("/")
     except AccessError as error:
-        shell.close()
         return f"{host.name}: {error.reason}; {error.remedy}"
+    finally:
+        shell.close()
     directory = begun or f"{ADOPTED}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    return Found(host, shell, parse(output.splitlines()), directory, bool(begun))
+    return Found(host, login, parse(output.splitlines()), directory, bool(begun))
 
 
 def _adopt(found: Sequence[Found], run: Run, check: bool, yes: bool) -> int:
@@ -189,22 +186,16 @@ def _replace_all(found: Found, run: Run) -> int:
     done: list[str] = []
     for name in [*found.engines, ""]:
         status = run.deploy(found, name)
-        if status == Exit.DONE:
-            if name:
-                done.append(name)
-                _let_old_gateways_look_again(found)
-            continue
-        _not_all(found, done, name, status)
-        return status
-    found.shell.run(f"touch {shlex.quote(f'{found.directory}/{CLOSED}')}", sudo=True)
-    go_back = found.shell.line(f"sh {found.directory}/{GO_BACK}", sudo=True)
-    remove = found.shell.line(f"rm -r {found.directory}", sudo=True)
+        if status != Exit.DONE:
+            _not_all(found, done, name, status)
+            return Exit.FAILED if done and status == Exit.NOT_STARTED else status
+        if name:
+            done.append(name)
+            _let_old_gateways_look_again(found)
+    _on(found, f"test ! -d {found.directory} || touch {found.directory}/{CLOSED}")
     console.print(f"[bold]{escape(found.host.name)}[/]  [green]replaced[/]: {', '.join(old.name for old in found.old)}")
-    console.print(
-        f"  to go back:                    {escape(go_back)}",
-        f"  when you are content, remove:  {escape(remove)}",
-        sep="\n",
-    )
+    console.print(f"  to go back:                    {escape(_go_back(found))}")
+    console.print(f"  when you are content, remove:  {escape(_line(found, f'rm -r {found.directory}'))}")
     return Exit.DONE
 
 
@@ -212,25 +203,41 @@ def _let_old_gateways_look_again(found: Found) -> None:
     """nginx asks for its members' addresses when it starts; the new container may have another one."""
     for old in found.old:
         if repository(old.image) == repository(found.host.settings.versions.nginx):
-            command = f"docker exec {shlex.quote(old.name)} nginx -s reload >/dev/null 2>&1 || true"
-            found.shell.run(f"sh -c {shlex.quote(command)}", sudo=True)
+            _on(found, f"docker exec {shlex.quote(old.name)} nginx -s reload >/dev/null 2>&1 || true")
 
 
 def _not_all(found: Found, done: Sequence[str], name: str, status: int) -> None:
     """Say how far it came; what did not get ready is replaced by what was there before."""
-    failed = [name] if name else _gateways(found)
+    gateways = _gateways(found)
+    rest = [one for one in [*found.engines, *gateways] if one not in done]
     console.print(f"[red bold]Not finished[/]: {escape(found.host.name)}")
     console.print(f"  replaced:     {', '.join(done) or 'none'}")
-    rest = [one for one in [*found.engines, *_gateways(found)] if one not in done]
     console.print(f"  not replaced: {', '.join(rest) or 'none'}")
     if status == Exit.FAILED:
         script_path = f"{found.directory}/{GO_BACK}"
-        command = f"test ! -e {script_path} || sh {script_path} {shlex.join(failed)}"
-        try:
-            said = found.shell.run(f"sh -c {shlex.quote(command)}", sudo=True, seconds=_GO_BACK_SECONDS)
-            console.print(*(f"  {escape(line)}" for line in said.splitlines()), sep="\n")
-        except AccessError as error:
-            console.print(f"  [red]the old one did not come back[/]: {escape(error.reason)}")
-    console.print("  `stoker adopt` again goes on from here." if status != Exit.NOT_STARTED else "")
+        failed = [name] if name else gateways
+        _on(found, f"test ! -e {script_path} || sh {script_path} {shlex.join(failed)}", _GO_BACK_SECONDS)
+    console.print("  to go on from here:  stoker adopt")
     if done:
-        console.print(f"  to go back: {escape(found.shell.line(f'sh {found.directory}/{GO_BACK}', sudo=True))}")
+        console.print(f"  to go back wholly:   {escape(_go_back(found))}")
+
+
+def _on(found: Found, command: str, seconds: float = COMMAND_SECONDS) -> None:
+    """Run it there, on a connection of its own: a deploy may have taken long. What it says, or why it failed, is shown."""
+    shell = Shell(found.login)
+    try:
+        said = shell.run(f"sh -c {shlex.quote(command)}", sudo=True, seconds=seconds)
+    except AccessError as error:
+        said = f"{error.reason}; {error.remedy}"
+    finally:
+        shell.close()
+    for line in said.splitlines():
+        console.print(f"  {escape(line)}")
+
+
+def _go_back(found: Found) -> str:
+    return _line(found, f"sh {found.directory}/{GO_BACK}")
+
+
+def _line(found: Found, command: str) -> str:
+    return Shell(found.login).line(command, sudo=True)
