@@ -59,7 +59,8 @@ def made_of(host: Machine) -> dict[str, Any]:
     found = {}
     for one in json.loads(printed or "[]"):
         config = {key: value for key, value in one["Config"].items() if key != "Hostname"}
-        host_config = {**one["HostConfig"], "Binds": one["HostConfig"]["Binds"] or []}
+        # Docker writes an empty list where Compose gave none.
+        host_config = {key: None if value == [] else value for key, value in one["HostConfig"].items()}
         networks = {
             name: sorted(set(end["Aliases"] or ()) - {one["Id"][:12]})
             for name, end in one["NetworkSettings"]["Networks"].items()
