@@ -156,6 +156,24 @@ def doctor(
     _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
 
 
+@app.command(epilog="Examples: stoker adopt --check        stoker adopt --limit 192.168.31.65")
+def adopt(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only show old against new: exit status 2 if anything is to be replaced.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Replace an earlier stack that was made by hand, one container at a time, with a way back."""
+    from stoker.run.adopt import adopt as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], check, yes))
+
+
 def _leave(status: int) -> None:
     """End without waiting for what an interrupted connection may still hold."""
     sys.stdout.flush()

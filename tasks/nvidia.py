@@ -2,10 +2,12 @@
 
 from pyinfra import host
 
+from stoker.facts.state import HostState
 from stoker.operations.converge import converge
 from stoker.run.session import session
+from stoker.steps import adopt, images, toolkit
 from stoker.steps import driver as driver_steps
-from stoker.steps import images, toolkit
+from stoker.steps.action import Action
 
 
 def driver() -> None:
@@ -17,9 +19,12 @@ def driver() -> None:
 def container_toolkit() -> None:
     run = session()
     described = run.fleet.host(host.name)
-    converge(
-        name="NVIDIA container toolkit", run=run, step=lambda state: toolkit.actions(described, state), reloads=True
-    )
+
+    def step(state: HostState) -> list[Action]:
+        actions = toolkit.actions(described, state)
+        return adopt.and_start_again(described, state, actions) if host.name in run.adopting else actions
+
+    converge(name="NVIDIA container toolkit", run=run, step=step, reloads=True)
 
 
 def cards_in_containers() -> None:

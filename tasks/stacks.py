@@ -2,9 +2,13 @@
 
 from pyinfra import host
 
+from stoker.facts.state import HostState
 from stoker.operations.converge import converge
-from stoker.run.session import session
+from stoker.run.session import Session, session
+from stoker.spec.stack import Stack
+from stoker.steps import adopt
 from stoker.steps import stack as steps
+from stoker.steps.action import Action
 
 
 def files() -> None:
@@ -30,7 +34,17 @@ def containers() -> None:
             *(
                 action
                 for stack in described.stacks
-                for action in steps.container_actions(described, stack, state, run.only)
+                for action in [
+                    *_make_way(run, stack, state),
+                    *steps.container_actions(described, stack, state, run.only),
+                ]
             ),
         ],
     )
+
+
+def _make_way(run: Session, stack: Stack, state: HostState) -> list[Action]:
+    """Only `stoker adopt` replaces what was made by hand; the preflight of any other run has refused it."""
+    if host.name not in run.adopting:
+        return []
+    return adopt.make_way(run.fleet.host(host.name), stack, state, run.only, run.adopting[host.name])

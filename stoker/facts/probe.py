@@ -45,7 +45,11 @@ def _section(name: str) -> str:
 
 _INSPECT = (
     '{"name":{{json .Name}},"id":{{json .Id}},"image":{{json .Image}},"status":{{json .State.Status}},'
-    '"started":{{json .State.StartedAt}},"restarts":{{.RestartCount}},"labels":{{json .Config.Labels}},"ports":{{json .HostConfig.PortBindings}}}'
+    '"started":{{json .State.StartedAt}},"restarts":{{.RestartCount}},"labels":{{json .Config.Labels}},"ports":{{json .HostConfig.PortBindings}},'
+    # What it was made from, for a comparison. Of the environment one variable only: others may hold secrets.
+    '"reference":{{json .Config.Image}},"command":{{json .Config.Cmd}},"restart":{{json .HostConfig.RestartPolicy.Name}},'
+    '"mounts":{{json .Mounts}},"runtime":{{json .HostConfig.Runtime}},"devices":{{json .HostConfig.DeviceRequests}},"visible":['
+    '{{range .Config.Env}}{{$pair := split . "="}}{{if eq (index $pair 0) "NVIDIA_VISIBLE_DEVICES"}}{{json (index $pair 1)}},{{end}}{{end}}""]}'
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from stoker.facts import gpus as cards
 from stoker.facts import surroundings
@@ -39,6 +40,12 @@ class Container:
     configuration: str
     project: str
     ports: frozenset[int] = frozenset()  #: published on the host
+    image: str = ""  #: as it was named when the container was made
+    config_files: tuple[str, ...] = ()  #: Compose files that it was made from
+    command: tuple[str, ...] = ()
+    restart: str = ""  #: restart policy; empty and ``no``: none
+    mounts: tuple[tuple[str, str], ...] = ()  #: path on the host, path in the container
+    gpus: tuple[str, ...] = ()  #: as they were asked for: index, UUID, ``nvidia.com/gpu=UUID``, ``all``
 
     @property
     def running(self) -> bool:
@@ -204,8 +211,25 @@ def _containers(lines: Iterable[str]) -> dict[str, Container]:
                 for binding in bindings or ()
                 if binding["HostPort"].isdigit()
             ),
+            image=raw.get("reference") or "",
+            config_files=tuple(filter(None, labels.get("com.docker.compose.project.config_files", "").split(","))),
+            command=tuple(raw.get("command") or ()),
+            restart=raw.get("restart") or "",
+            mounts=tuple((mount["Source"], mount["Destination"]) for mount in raw.get("mounts") or ()),
+            gpus=_asked_gpus(raw),
         )
     return containers
+
+
+def _asked_gpus(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """By ``--gpus``, a reservation of Compose or CDI; else by NVIDIA's runtime and its variable."""
+    requests = raw.get("devices") or ()
+    if requests:
+        named = [word for request in requests for word in request.get("DeviceIDs") or ()]
+        return tuple(named) or ("all",)
+    if raw.get("runtime") == "nvidia":
+        return tuple(word for text in raw.get("visible") or () for word in text.split(",") if word)
+    return ()
 
 
 def _listeners(lines: Iterable[str]) -> list[Listener]:

@@ -13,7 +13,7 @@ from stoker.facts.reach import Reach
 from stoker.operations.memory import current
 from stoker.plan.downloads import addresses
 from stoker.plan.finding import Finding, refusals
-from stoker.plan.preflight import findings, unreachable_sources
+from stoker.plan.preflight import HAND_MADE, findings, unreachable_sources
 from stoker.run.session import Session
 
 
@@ -30,6 +30,8 @@ def verdict(run: Session, host_name: str) -> list[Finding]:
     described = run.fleet.host(host_name)
     found = current(host, run.fleet)
     said = findings(described, found, int(time.time()))
+    if host_name in run.adopting:
+        said = [one for one in said if one.check != HAND_MADE]
     wanted = addresses(described.only(run.only), found)
     if wanted and found.uid >= 0:
         # Mirrors matter only when something has to be downloaded; and nothing is asked of a host that did not answer.

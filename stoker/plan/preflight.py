@@ -15,6 +15,7 @@ from stoker.plan.checks import (
     driver_hold,
     gpu_processes,
     guards,
+    handmade,
     host_memory,
     packaging,
     ports,
@@ -23,6 +24,9 @@ from stoker.plan.checks import (
 from stoker.plan.finding import Finding
 from stoker.plan.look import Check, Look
 from stoker.spec.fleet import Host
+
+#: What this check finds, `stoker adopt` is for.
+HAND_MADE = "hand-made"
 
 #: Name of the check -> the check, in the order in which a person reads the findings.
 CHECKS: Mapping[str, Check] = {
@@ -36,6 +40,7 @@ CHECKS: Mapping[str, Check] = {
     "GPU processes": gpu_processes.check,
     "ports": ports.check,
     "containers": containers.check,
+    HAND_MADE: handmade.check,
     "disks": disks.check,
     "host memory": host_memory.check,
 }

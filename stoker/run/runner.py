@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatch
@@ -68,6 +68,7 @@ class Options:
     check: bool = False
     yes: bool = False
     verbosity: int = 0
+    adopting: Mapping[str, str] = field(default_factory=dict)  #: as in Session
 
 
 def _noting(errors: dict[str, str]) -> BaseStateCallback:
@@ -91,6 +92,7 @@ def deploy(options: Options) -> int:
             fleet_of(inventory, options.inventory, options.overlays),
             options.only,
             options.skip_unreachable or bool(options.limit),
+            options.adopting,
         )
         limit = _limited(inventory, options.limit) or _with_instances(inventory, run)
         _check_deploy_file(options.deploy_file)
@@ -161,7 +163,8 @@ def _state(options: Options, inventory: Any, limit: list[Any] | None) -> State:
     pyinfra.is_cli = True  # operations are ordered by their place in the deploy file
     set_formatter(click.style)
     set_echo(click.echo)
-    setup_logging(logging.INFO)
+    if not logger.handlers:  # several deploys in one process are logged once each
+        setup_logging(logging.INFO)
     sys.path.insert(0, os.getcwd())
     state = State(check_for_changes=True)
     state.cwd = os.getcwd()
@@ -238,7 +241,7 @@ def _run(state: State, options: Options, run: Session) -> int:
         return Exit.PENDING if pending else incomplete
     if not pending:
         return incomplete
-    if not options.yes and not _confirmed():
+    if not options.yes and not confirmed():
         return Exit.NOT_STARTED
     logger.setLevel(logging.INFO)
     state.set_stage(StateStage.Execute)
@@ -250,7 +253,7 @@ def _run(state: State, options: Options, run: Session) -> int:
     return Exit.FAILED if state.failed_hosts else incomplete
 
 
-def _confirmed() -> bool:
+def confirmed() -> bool:
     if not sys.stdin.isatty():
         print("Nothing was changed: there is no terminal to ask; use --yes", file=sys.stderr)
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Session:
     fleet: Fleet
     only: tuple[str, ...] = ()
     skip_unreachable: bool = False
+    #: Host -> directory there that keeps what was made by hand and is replaced (`stoker adopt`). Elsewhere it is refused.
+    adopting: Mapping[str, str] = field(default_factory=dict)
     #: What the preflight found on each host.
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     board: Board = field(default_factory=Board)
@@ -48,7 +50,12 @@ class Session:
 _current: Session | None = None
 
 
-def begin(fleet: Fleet, only: Sequence[str] = (), skip_unreachable: bool = False) -> Session:
+def begin(
+    fleet: Fleet,
+    only: Sequence[str] = (),
+    skip_unreachable: bool = False,
+    adopting: Mapping[str, str] | None = None,
+) -> Session:
     """Start a run. Raises SpecError when ``only`` names an instance that does not exist, or a secret is not given."""
     global _current
     problems = []
@@ -77,7 +84,7 @@ def begin(fleet: Fleet, only: Sequence[str] = (), skip_unreachable: bool = False
             )
     if problems:
         raise SpecError(problems)
-    _current = Session(fleet, tuple(only), skip_unreachable)
+    _current = Session(fleet, tuple(only), skip_unreachable, adopting or {})
     return _current
 
 

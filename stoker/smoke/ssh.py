@@ -60,10 +60,10 @@ class Shell:
         self._failure: AccessError | None = None
         self._needs_password = False
 
-    def run(self, command: str, sudo: bool = False) -> str:
-        """Standard output of a command. Raises AccessError when it fails or takes longer than COMMAND_SECONDS."""
+    def run(self, command: str, sudo: bool = False, seconds: float = COMMAND_SECONDS) -> str:
+        """Standard output of a command. Raises AccessError when it fails or says nothing for ``seconds``."""
         client = self._connected()
-        code, output, errors = self._execute(client, self._with_sudo(command) if sudo else command, sudo)
+        code, output, errors = self._execute(client, self._with_sudo(command) if sudo else command, sudo, seconds)
         if code:
             raise AccessError(
                 f"{command}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand"
@@ -135,10 +135,12 @@ class Shell:
         # -k: sudo must not skip the question, or the password would reach the command.
         return f"sudo -k -S -p '' {command}" if self._needs_password else f"sudo -n {command}"
 
-    def _execute(self, client: paramiko.SSHClient, command: str, sudo: bool) -> tuple[int, str, str]:
+    def _execute(
+        self, client: paramiko.SSHClient, command: str, sudo: bool, seconds: float = COMMAND_SECONDS
+    ) -> tuple[int, str, str]:
         with self._sessions:
             try:
-                stdin, stdout, stderr = client.exec_command(command, timeout=COMMAND_SECONDS)
+                stdin, stdout, stderr = client.exec_command(command, timeout=seconds)
                 with closing(stdout.channel):  # or sshd counts it until the garbage collector comes
                     if sudo and self._needs_password:
                         stdin.write(f"{self._login.sudo_password}\n")
@@ -147,7 +149,7 @@ class Shell:
                     return stdout.channel.recv_exit_status(), output, errors
             except (OSError, paramiko.SSHException, EOFError) as error:
                 reason = (
-                    f"no answer within {COMMAND_SECONDS} s"
+                    f"no answer within {seconds:g} s"
                     if isinstance(error, TimeoutError)
                     else str(error) or type(error).__name__
                 )

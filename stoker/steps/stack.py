@@ -161,6 +161,8 @@ def container_reason(service: Service, state: HostState) -> str:
     container = state.containers.get(service.container)
     if container is None:
         return "create"
+    if not container.configuration:
+        return "create in place of what was made by hand"
     if container.configuration != service.configuration:
         return "recreate, its description changed"
     image = state.images.get(service.image)
@@ -172,11 +174,12 @@ def container_reason(service: Service, state: HostState) -> str:
 
 
 def _orphans(stack: Stack, state: HostState) -> list[str]:
+    """Stoker's own; what somebody else started under the project's name is not Stoker's to remove."""
     described = {instance.name for instance in stack.instances} | (
         {stack.gateway.container} if stack.gateway else set()
     )
     return sorted(
         container.name
         for container in state.containers.values()
-        if container.project == stack.project and container.name not in described
+        if container.configuration and container.project == stack.project and container.name not in described
     )

@@ -275,7 +275,11 @@ def _cell(value: int | None) -> str:
 
 
 def _inspected(container: Container) -> str:
-    labels = {"stoker.configuration": container.configuration, "com.docker.compose.project": container.project}
+    labels = {
+        "stoker.configuration": container.configuration,
+        "com.docker.compose.project": container.project,
+        "com.docker.compose.project.config_files": ",".join(container.config_files),
+    }
     return json.dumps(
         {
             "name": f"/{container.name}",
@@ -286,5 +290,14 @@ def _inspected(container: Container) -> str:
             "restarts": container.restarts,
             "labels": labels,
             "ports": {"1/tcp": [{"HostIp": "", "HostPort": str(port)} for port in container.ports]},
+            "reference": container.image,
+            "command": list(container.command),
+            "restart": container.restart,
+            "mounts": [{"Source": source, "Destination": inside} for source, inside in container.mounts],
+            "runtime": "runc",
+            "devices": [{"Driver": "nvidia", "Count": 0, "DeviceIDs": list(container.gpus)}]
+            if container.gpus
+            else None,
+            "visible": [""],
         }
     )

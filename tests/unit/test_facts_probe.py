@@ -10,6 +10,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fleet import make_fleet
@@ -18,7 +19,7 @@ from support.stubs import Stubs
 
 from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.probe import HttpProbe, Questions, script
-from stoker.facts.state import Container, FileState, HostState, Listener, parse
+from stoker.facts.state import SECTION, Container, FileState, HostState, Listener, parse
 from stoker.facts.surroundings import DockerInfo, Guards
 from stoker.steps.questions import questions
 
@@ -39,7 +40,7 @@ LISTEN 0      10           0.0.0.0:9000       0.0.0.0:*    users:(("tmux: server
 LISTEN 0      10           0.0.0.0:9001       0.0.0.0:*
 """
 
-INSPECT = {
+INSPECT: dict[str, Any] = {
     "name": "/vllm_qwen_gpu2",
     "id": "1" * 64,
     "image": "sha256:" + "2" * 64,
@@ -436,3 +437,36 @@ def test_recorded_states_read_back(group: str) -> None:
             )
             == state
         )
+
+
+@pytest.mark.parametrize(
+    ("devices", "runtime", "visible", "gpus"),
+    [
+        (None, "runc", ["all", ""], ()),
+        ([{"Driver": "nvidia", "Count": 0, "DeviceIDs": ["0", "2"]}], "runc", ["all", ""], ("0", "2")),
+        ([{"Driver": "", "Count": -1, "DeviceIDs": None}], "runc", [""], ("all",)),
+        ([{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-1"]}], "runc", [""], ("nvidia.com/gpu=GPU-1",)),
+        (None, "nvidia", ["0,1", ""], ("0", "1")),
+    ],
+)
+def test_the_cards_that_a_container_was_given(
+    devices: object, runtime: str, visible: list[str], gpus: tuple[str, ...]
+) -> None:
+    entry = {**INSPECT, "devices": devices, "runtime": runtime, "visible": visible}
+    state = parse([f"{SECTION}containers", json.dumps(entry)])
+    assert [container.gpus for container in state.containers.values()] == [gpus]
+
+
+def test_what_a_container_was_made_from() -> None:
+    labels = {**INSPECT["labels"], "com.docker.compose.project.config_files": "/root/a.yaml,/root/b.yaml"}
+    made = {
+        "reference": "vllm/vllm-openai:latest",
+        "command": ["--model", "/model_data/X"],
+        "restart": "always",
+        "mounts": [{"Source": "/data/models", "Destination": "/model_data"}],
+    }
+    (found,) = parse([f"{SECTION}containers", json.dumps({**INSPECT, **made, "labels": labels})]).containers.values()
+    assert found.image == "vllm/vllm-openai:latest"
+    assert found.config_files == ("/root/a.yaml", "/root/b.yaml")
+    assert found.command == ("--model", "/model_data/X")
+    assert (found.restart, found.mounts) == ("always", (("/data/models", "/model_data"),))

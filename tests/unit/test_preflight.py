@@ -196,12 +196,6 @@ CASES = {
         "docker rm -f vllm_nginx",
         "container-name",
     ),
-    "name taken by another project": Case(
-        having(containers={"vllm_nginx": foreign("vllm_nginx", "test")}),
-        "a container named vllm_nginx exists already and belongs to the project test",
-        "docker rm -f vllm_nginx",
-        "container-name",
-    ),
     "no room for images": Case(
         with_room("/var/lib", 1.5),
         "the disk of /var/lib has 1.5 GiB free, still to come are about 29.6: logs and caches 2.0, "

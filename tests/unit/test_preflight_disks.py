@@ -67,7 +67,12 @@ def test_images_are_counted_where_docker_keeps_them() -> None:
     state = with_disks(bare(host), disks)
     (found,) = at_least(host, state, "root", 2 + 20)
     assert (found.severity, "vllm/vllm-openai:v0.19.1 20.0" in found.reason) == ("refuse", True)
-    moved = replace(state, docker_version="28.5.2", packages={**state.packages, "docker-ce": "1"}, docker_info=DockerInfo("/srv/docker"))
+    moved = replace(
+        state,
+        docker_version="28.5.2",
+        packages={**state.packages, "docker-ce": "1"},
+        docker_info=DockerInfo("/srv/docker"),
+    )
     at_least(host, moved, "root", 2)
     at_least(host, moved, "big", 20)
     to_come = replace(state, contents={"/etc/docker/daemon.json": json.dumps({"data-root": "/srv/docker"})})

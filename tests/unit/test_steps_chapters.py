@@ -359,7 +359,7 @@ DEVIATIONS = {
         with_image("nginx:1.30.6-alpine", ""), {"images": ["pull nginx:1.30.6-alpine"]}
     ),
     "no longer described": Deviation(
-        with_stray("memoryx-hybrid"),
+        with_stray("memoryx-hybrid", configuration="0123456789abcdef"),
         {"containers": ["remove containers that are no longer described: old_vllm (INTERRUPTS old_vllm)"]},
     ),
     "its whole project is no longer described": Deviation(
@@ -371,6 +371,7 @@ DEVIATIONS = {
         },
     ),
     "a stranger's container": Deviation(with_stray("grafana"), {}),
+    "a stranger's container under the project's name": Deviation(with_stray("memoryx-hybrid"), {}),
     "all stopped": Deviation(
         all_containers("exited"),
         {

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from stoker.plan.handmade import blockers
 from stoker.plan.look import Look, Reason, Reasons
 
 
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
+    by_hand = {old.name for containers in blockers(host, state).values() for old in containers}
     for stack in host.stacks:
         names = [instance.name for instance in stack.instances] + ([stack.gateway.container] if stack.gateway else [])
         for name in names:
             container = state.containers.get(name)
-            if container is not None and container.project != stack.project:
+            if container is not None and container.project != stack.project and name not in by_hand:
                 whose = (
                     f"belongs to the project {container.project}" if container.project else "was not made by Compose"
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.state import Container, HostState
+from stoker.plan.handmade import blockers
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
@@ -16,11 +17,15 @@ _DEFAULT_SHARE = 0.9
 
 
 def check(look: Look) -> Reasons:
+    # A container of an earlier stack makes way (stoker adopt); the check of such stacks speaks of it.
+    leaving = {old.id for olds in blockers(look.host, look.state).values() for old in olds}
     for gpu in look.state.gpus:
         others = [
             process
             for process in look.state.gpu_processes
-            if process.gpu_uuid == gpu.uuid and not _is_ours(look.host, container_of(process, look.state))
+            if process.gpu_uuid == gpu.uuid
+            and look.state.gpu_containers.get(process.pid) not in leaving
+            and not _is_ours(look.host, container_of(process, look.state))
         ]
         if others:
             yield from _left(look, gpu, others)

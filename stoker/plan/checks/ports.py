@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from stoker.plan.handmade import blockers
 from stoker.plan.look import Look, Reason, Reasons
 
 
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     owners = {listener.port: listener.process for listener in state.listeners}
+    by_hand = {old.name for containers in blockers(host, state).values() for old in containers}
     projects = {stack.project for stack in host.stacks}
     published = {
         port: container
@@ -20,7 +22,9 @@ def check(look: Look) -> Reasons:
         users += [(stack.gateway.port, stack.gateway.container)] if stack.gateway else []
         for port, name in users:
             container = published.get(port)
-            if container is not None and container.project in projects:
+            if container is not None and container.name in by_hand:
+                continue  # the check of earlier stacks has said so
+            if container is not None and container.configuration and container.project in projects:
                 continue  # also of another instance: Compose frees the port in the same deploy
             if container is not None:
                 holder = f"the container {container.name}"
