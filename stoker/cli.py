@@ -141,6 +141,24 @@ def status(
     _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
 
 
+@app.command(epilog="Examples: stoker plan        stoker plan --live        stoker plan --json --limit 192.168.31.10")
+def plan(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the hosts: their cards and files, and what the engines' logs say.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output, sizes in bytes.")] = False,
+) -> None:
+    """Predict what every instance takes of its cards; contacts no host unless --live. Exit status 1 if it does not fit."""
+    from stoker.run.plan import plan as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], live, json))
+
+
 @app.command(epilog="Examples: stoker doctor        stoker doctor --limit 192.168.31.10 --json")
 def doctor(
     inventory: Inventory = Path("inventory.py"),

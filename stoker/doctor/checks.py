@@ -41,7 +41,7 @@ class Result:
 
 def examine(look: LiveLook) -> list[Result]:
     """Everything about a host that answered."""
-    said = findings(look.host, _settled(look.state), look.now)
+    said = findings(look.host, _settled(look.state), look.now, cards=look.cards)
     if look.state.uid < 0:
         return [Result(look.host.name, one.check or CONNECTION, "unknown", one.reason, one.remedy) for one in said]
     found = [Result(look.host.name, CONNECTION, "ok", "", "")]

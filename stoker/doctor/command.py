@@ -18,7 +18,8 @@ from stoker.doctor.look import Commands, LiveLook
 from stoker.doctor.probe import whole_script
 from stoker.doctor.report import as_json, exit_status, show
 from stoker.facts.state import parse
-from stoker.inventory import fleet_of, group_data_directories, load_inventory
+from stoker.inventory import data_folders, fleet_of, group_data_directories, load_inventory
+from stoker.models.card import Cards, load_cards
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.smoke.ssh import AccessError, Login, Shell, logins
 from stoker.spec.fleet import Fleet, Host
@@ -37,6 +38,7 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
         set_up()
         loaded = load_inventory(inventory, overlays)
         fleet = fleet_of(loaded, inventory, overlays)
+        known = load_cards(data_folders(inventory, overlays))
     except (SpecError, UnsupportedPyinfra) as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
@@ -47,7 +49,7 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
         return NOT_STARTED
     access, options = logins(loaded), _options(inventory, overlays)
     with ThreadPoolExecutor(len(wanted)) as pool:
-        of_each = list(pool.map(lambda host: ask(fleet, host, access.get(host.name), options), wanted))
+        of_each = list(pool.map(lambda host: ask(fleet, host, access.get(host.name), options, known), wanted))
     results = [result for of_one in of_each for result in of_one]
     if json:
         print(as_json(results))
@@ -56,7 +58,7 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
     return exit_status(results)
 
 
-def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...]) -> list[Result]:
+def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...], known: Cards) -> list[Result]:
     """Every check of one host. Never raises for a host that cannot be asked."""
     if login is None:
         return [
@@ -71,7 +73,7 @@ def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...])
         shell.close()
     lines = output.splitlines()
     commands = Commands(host.name, login.command, login.sudo, options)
-    return examine(LiveLook(fleet, host, parse(lines), live.parse(lines), int(time.time()), commands))
+    return examine(LiveLook(fleet, host, parse(lines), live.parse(lines), int(time.time()), commands, known))
 
 
 def _options(inventory: Path, overlays: Sequence[str]) -> tuple[str, ...]:

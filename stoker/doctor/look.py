@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from stoker.doctor.live import Live
 from stoker.facts.state import HostState
+from stoker.models.card import Cards
 from stoker.spec.fleet import Fleet, Host
 
 #: unknown: it could not be found out.
@@ -46,6 +47,8 @@ class LiveLook:
     live: Live
     now: int
     commands: Commands
+    #: What is known of the models; None: the checks that rest on it say nothing.
+    cards: Cards | None = None
 
 
 class Line(NamedTuple):

@@ -29,7 +29,7 @@ def barrier(name: str, run: Session, host_name: str) -> None:
 def verdict(run: Session, host_name: str) -> list[Finding]:
     described = run.fleet.host(host_name)
     found = current(host, run.fleet)
-    said = findings(described, found, int(time.time()))
+    said = findings(described, found, int(time.time()), cards=run.cards)
     if host_name in run.adopting:
         said = [one for one in said if one.check != HAND_MADE]
     wanted = addresses(described.only(run.only), found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from pyinfra import host, logger, state
@@ -13,6 +13,8 @@ from stoker.facts.state import HostState
 from stoker.operations.converge import lost
 from stoker.operations.memory import current, forget, pin
 from stoker.operations.shell import shell_on
+from stoker.plan.memory_plan import plan_host
+from stoker.plan.read_back import logs_script, read_logs, sentence
 from stoker.ready.stamp import is_proven
 from stoker.ready.target import Target
 from stoker.ready.wait import RunResult, wait_ready
@@ -140,4 +142,19 @@ def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
         if not outcome.ok:
             for line in outcome.report().splitlines():
                 host.log(line, log_func=logger.error)
+    for small, words in _read_back(run, host, {outcome.target.name for outcome in outcomes if outcome.ok}):
+        host.log(words, log_func=logger.info if small else logger.warning)
     return all(outcome.ok for outcome in outcomes)
+
+
+def _read_back(run: Session, host: Any, names: set[str]) -> Iterator[tuple[bool, str]]:
+    """What the engines' logs say of their memory, beside what was predicted."""
+    plans = plan_host(run.fleet.host(host.name), run.cards, current(host, run.fleet)).instances
+    predicted = {one.name: one.prediction for one in plans if one.prediction and one.name in names}
+    if not predicted:
+        return
+    _, lines = shell_on(host)(logs_script(predicted))
+    for name, measured in read_logs("\n".join(lines)).items():
+        compared = sentence(name, predicted[name], measured)
+        if compared:
+            yield compared

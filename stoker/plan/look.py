@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stoker.facts.state import HostState
+from stoker.models.card import Cards
 from stoker.plan.finding import Severity
 from stoker.spec.fleet import Host
 
@@ -20,6 +21,8 @@ class Look:
     now: int
     #: Model, as group_data names it -> bytes of all its files. What is not known is left out.
     model_bytes: Mapping[str, int] = field(default_factory=dict)
+    #: What is known of the models; None: nobody looked, and the checks that rest on it say nothing.
+    cards: Cards | None = None
 
 
 class Reason(NamedTuple):

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stoker.facts.state import HostState
+from stoker.models.card import Cards
 from stoker.plan.checks import (
-    cards,
+    compatibility,
     containers,
     disks,
     docker,
     driver,
     driver_hold,
+    gpu_memory,
     gpu_processes,
+    gpus,
     guards,
     handmade,
     host_memory,
@@ -36,7 +39,9 @@ CHECKS: Mapping[str, Check] = {
     "docker": docker.check,
     "driver": driver.check,
     "driver hold": driver_hold.check,
-    "cards": cards.check,
+    "cards": gpus.check,
+    "compatibility": compatibility.check,
+    "GPU memory": gpu_memory.check,
     "GPU processes": gpu_processes.check,
     "ports": ports.check,
     "containers": containers.check,
@@ -47,7 +52,11 @@ CHECKS: Mapping[str, Check] = {
 
 
 def findings(
-    host: Host, state: HostState, now: int, model_bytes: Mapping[str, int] = MappingProxyType({})
+    host: Host,
+    state: HostState,
+    now: int,
+    model_bytes: Mapping[str, int] = MappingProxyType({}),
+    cards: Cards | None = None,
 ) -> list[Finding]:
     """Everything that speaks against deploying to a host, or that a person should know before. See `Look` for what is given."""
     if state.uid < 0:  # pyinfra turns a connection that is lost while a fact is gathered into an empty state
@@ -60,7 +69,7 @@ def findings(
                 check="connection",
             )
         ]
-    look = Look(host, state, now, model_bytes)
+    look = Look(host, state, now, model_bytes, cards)
     return [
         Finding(host.name, reason.reason, reason.remedy, reason.anchor, reason.severity, name, reason.instance)
         for name, check in CHECKS.items()

@@ -36,7 +36,8 @@ from pyinfra_cli.log import setup_logging
 from pyinfra_cli.prints import build_plan_json
 from pyinfra_cli.util import exec_file, load_deploy_file
 
-from stoker.inventory import fleet_of, load_inventory
+from stoker.inventory import data_folders, fleet_of, load_inventory
+from stoker.models.card import load_cards
 from stoker.plan.finding import refusals, warnings
 from stoker.run import interrupt, show
 from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
@@ -93,6 +94,7 @@ def deploy(options: Options) -> int:
             options.only,
             options.skip_unreachable or bool(options.limit),
             options.adopting,
+            load_cards(data_folders(options.inventory, options.overlays)),
         )
         limit = _limited(inventory, options.limit) or _with_instances(inventory, run)
         _check_deploy_file(options.deploy_file)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker.models.card import Cards, load_cards
 from stoker.plan.finding import Finding, refusals
 from stoker.ready.board import Board
 from stoker.ready.outcome import Outcome
@@ -26,6 +27,8 @@ class Session:
     adopting: Mapping[str, str] = field(default_factory=dict)
     #: What the preflight found on each host.
     findings: dict[str, list[Finding]] = field(default_factory=dict)
+    #: What is known of the models.
+    cards: Cards = field(default_factory=Cards)
     board: Board = field(default_factory=Board)
     #: What the plan found to do on each host, in order.
     planned: dict[str, list[Action]] = field(default_factory=dict)
@@ -55,6 +58,7 @@ def begin(
     only: Sequence[str] = (),
     skip_unreachable: bool = False,
     adopting: Mapping[str, str] | None = None,
+    cards: Cards | None = None,
 ) -> Session:
     """Start a run. Raises SpecError when ``only`` names an instance that does not exist, or a secret is not given."""
     global _current
@@ -84,7 +88,7 @@ def begin(
             )
     if problems:
         raise SpecError(problems)
-    _current = Session(fleet, tuple(only), skip_unreachable, adopting or {})
+    _current = Session(fleet, tuple(only), skip_unreachable, adopting or {}, cards=cards or Cards())
     return _current
 
 
@@ -104,7 +108,7 @@ def begin_from_command_line() -> Session:
     """
     import click
 
-    from stoker.inventory import load_fleet
+    from stoker.inventory import data_folders, load_fleet
     from stoker.run.pyinfra_setup import set_up
 
     if _current is not None:
@@ -112,6 +116,7 @@ def begin_from_command_line() -> Session:
     set_up()
     context = click.get_current_context()
     data = dict(item.partition("=")[::2] for item in context.params.get("data") or ())
-    fleet = load_fleet(Path(context.params["inventory"]), list(context.params.get("group_data") or ()))
+    inventory, overlays = Path(context.params["inventory"]), list(context.params.get("group_data") or ())
+    fleet, cards = load_fleet(inventory, overlays), load_cards(data_folders(inventory, overlays))
     only = [name for name in data.get("only", "").split(",") if name]
-    return begin(fleet, only, data.get("skip_unreachable", "").lower() == "true")
+    return begin(fleet, only, data.get("skip_unreachable", "").lower() == "true", cards=cards)

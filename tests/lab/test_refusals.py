@@ -142,7 +142,7 @@ CARD_MISSING = Obstacle(
     GPU65,
     "mv /dev/nvidia1 /dev/hidden1",
     "mv /dev/hidden1 /dev/nvidia1",
-    "it has 1 GPU (Tesla P40), described are 2",
+    "it has 1 GPU, described are 2",
 )
 OLDER_BRANCH = Obstacle(
     GPU65,

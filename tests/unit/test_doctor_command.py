@@ -12,6 +12,7 @@ from support.states import fleet_and_host
 
 from stoker.doctor.command import _options, ask
 from stoker.inventory import GROUP_DATA_VARIABLE
+from stoker.models.card import Cards
 from stoker.smoke.ssh import Login
 
 
@@ -39,7 +40,7 @@ def test_a_host_that_cannot_be_reached_is_unknown() -> None:
         raise OSError("Connection refused")
 
     fleet, host = fleet_and_host()
-    (only,) = ask(fleet, host, Login(refused, ("ssh", host.name)), ())  # type: ignore[arg-type]
+    (only,) = ask(fleet, host, Login(refused, ("ssh", host.name)), (), Cards())  # type: ignore[arg-type]
     assert (only.name, only.verdict) == ("connection", "unknown")
     assert "Connection refused" in only.detail
     assert f"ssh {host.name}" in only.fix
@@ -47,7 +48,7 @@ def test_a_host_that_cannot_be_reached_is_unknown() -> None:
 
 def test_a_host_without_ssh_is_unknown() -> None:
     fleet, host = fleet_and_host()
-    (only,) = ask(fleet, host, None, ())
+    (only,) = ask(fleet, host, None, (), Cards())
     assert (only.verdict, only.detail) == ("unknown", "it is not reached by SSH")
     assert only.fix
 

@@ -6,7 +6,7 @@ from stoker.plan.compatibility.table import ROWS
 
 _HEAD = """# Compatibility
 
-Will this image run this model on this card? The facts below answer that. The preflight of a deploy does not ask this table yet. A `refuse` stops
+Will this image run this model on this card? Before a deploy touches a host, Stoker answers that from the facts below. A `refuse` stops
 the deploy, a `warn` is shown and does not, a `note` is good to know. What is not in the table is not known to be impossible; the short run
 of each image on the host, and the first real answer of each model, decide.
 

@@ -81,6 +81,11 @@ class Pool:
     groups: tuple[int | None, ...]
     settings: CacheSettings
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes while it is within the windows of all layers."""
+        return self.block_bytes * len(self.groups) // self.block_size
+
     def blocks(self, available: int) -> int:
         """Blocks that fit into so many bytes."""
         return max(available, 0) // self.block_bytes if self.block_bytes else 0

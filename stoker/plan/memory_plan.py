@@ -1,0 +1,229 @@
+"""The memory plan of a host: what each instance will take of its cards, and what that leaves. Pure.
+
+Without a host's state the cards are those that group_data describes; with it those that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stoker.facts.identity import by_name
+from stoker.facts.state import HostState
+from stoker.models.card import Cards, ModelCard, OllamaCard, mismatch
+from stoker.models.weights import FLOAT_BYTES, UnknownSize, Weights, of_card, of_files
+from stoker.plan.compatibility import engine_version
+from stoker.plan.memory.card import CardSum, FixedUse, card_sum
+from stoker.plan.memory.kv_cache import DEFAULT_BLOCK_SIZE, CacheSettings, version_of
+from stoker.plan.memory.layout import UnknownLayout, layout_of
+from stoker.plan.memory.predict import InstanceMemory, Prediction, predict
+from stoker.plan.memory.verdict import Verdict, judge_card, judge_instance
+from stoker.spec.fleet import Host
+from stoker.spec.gpu_name import GpuName, label
+from stoker.spec.instance import Instance
+from stoker.spec.settings import HubModel
+from stoker.steps.models import is_complete
+
+#: What a CUDA program sees of the memory that nvidia-smi prints: 31.73 of 32 GiB on a V100, 23.87 of 24 on a P40, 23.68 of 24 on an
+#: RTX 3090 (torch's messages in public reports). The least of these, rounded.
+VISIBLE = 0.99
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """One instance. Either ``prediction`` or ``fixed`` is there, or ``unknown`` says why nothing can be said."""
+
+    name: str
+    model: str
+    gpus: tuple[GpuName, ...]
+    weights: Weights | None = None
+    prediction: Prediction | None = None
+    fixed: FixedUse | None = None
+    verdict: Verdict | None = None
+    unknown: str = ""
+    remedy: str = ""
+    #: Why the card may describe another revision than the one that is served.
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class CardPlan:
+    """One card and all that is described on it. ``measured``: the host was asked; else group_data was believed."""
+
+    label: str
+    name: str
+    measured: bool
+    sum: CardSum
+    verdict: Verdict
+    #: Instances on it of which nothing can be said.
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """All instances and cards of one host. ``not_applicable``: instances that use no card, and why."""
+
+    host: str
+    instances: tuple[InstancePlan, ...]
+    cards: tuple[CardPlan, ...]
+    not_applicable: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    key: GpuName
+    label: str
+    name: str
+    total: int
+    measured: bool
+
+
+def plan_host(host: Host, known: Cards, state: HostState | None = None) -> HostPlan:
+    """What will lie on each card of a host."""
+    gpus = _gpus(host, state)
+    instances: list[InstancePlan] = []
+    on_card: dict[GpuName, tuple[_Gpu, list[InstancePlan]]] = {}
+    not_applicable: dict[str, str] = {}
+    for _, instance in host.instances():
+        profile = host.profile_of(instance)
+        if not profile.uses_cards:
+            not_applicable[instance.name] = profile.not_applicable
+            continue
+        mine = [gpus[name] for name in instance.gpus if name in gpus]
+        least = min((gpu.total for gpu in mine), default=0)
+        plan = _instance(host, instance, known, state, least)
+        instances.append(plan)
+        for gpu in mine:
+            on_card.setdefault(gpu.key, (gpu, []))[1].append(plan)
+    cards = [_card(gpu, plans) for gpu, plans in on_card.values()]
+    return HostPlan(host.name, tuple(instances), tuple(cards), not_applicable)
+
+
+def _gpus(host: Host, state: HostState | None) -> dict[GpuName, _Gpu]:
+    """Every name of a card -> the card."""
+    if state is not None and state.gpus:
+        return {
+            name: _Gpu(gpu.uuid, f"GPU {gpu.index}", gpu.name, round(gpu.memory_mib * _MIB * VISIBLE), True)
+            for name, gpu in by_name(state).items()
+        }
+    total = round(host.gpus.memory_gib * 1024 * _MIB * VISIBLE)
+    names = {name for _, instance in host.instances() for name in instance.gpus}
+    return {name: _Gpu(name, label(name), host.gpus.card, total, False) for name in names}
+
+
+def _card(gpu: _Gpu, plans: list[InstancePlan]) -> CardPlan:
+    predictions = [plan.prediction for plan in plans if plan.prediction]
+    fixed = [plan.fixed for plan in plans if plan.fixed]
+    return CardPlan(
+        gpu.label,
+        gpu.name,
+        gpu.measured,
+        card_sum(gpu.total, predictions, fixed),
+        judge_card(gpu.label, gpu.total, predictions, fixed),
+        tuple(plan.name for plan in plans if plan.unknown),
+    )
+
+
+def _instance(host: Host, instance: Instance, known: Cards, state: HostState | None, total: int) -> InstancePlan:
+    model = host.model_of(instance)
+    card = known.of(model)
+
+    def unknown(why: str, remedy: str) -> InstancePlan:
+        return InstancePlan(instance.name, instance.model, instance.gpus, unknown=why, remedy=remedy)
+
+    if isinstance(card, OllamaCard):
+        use = FixedUse(instance.name, card.estimate.high)
+        weights = Weights(card.size, card.source.size)
+        return InstancePlan(instance.name, instance.model, instance.gpus, weights=weights, fixed=use)
+    if card is None or not isinstance(model, HubModel):
+        if not isinstance(model, HubModel):
+            return unknown(f"there is no card of {model.library}", "write one into group_data/cards, see docs/plan.md")
+        file = f"group_data/cards/{model.repository.replace('/', '--')}.json"
+        return unknown(
+            f"there is no card of {model.repository}", f"stoker models describe {model.repository} --output {file}"
+        )
+    if not total:
+        return unknown("none of its cards is there", "see the check of the cards")
+    try:
+        weights = _weights(host, instance, model, card, state)
+        memory = instance_memory(instance, host.image_of(instance), card, weights.bytes)
+    except (UnknownSize, UnknownLayout, ValueError) as error:
+        return unknown(str(error), "watch its first start; the engine's log says what it takes")
+    prediction = predict(memory, total)
+    return InstancePlan(
+        instance.name,
+        instance.model,
+        instance.gpus,
+        weights,
+        prediction,
+        verdict=judge_instance(prediction),
+        doubt=mismatch(card, model) or "",
+    )
+
+
+def _weights(host: Host, instance: Instance, model: HubModel, card: ModelCard, state: HostState | None) -> Weights:
+    """By the files on the host where they are complete; else by the card. In the lab the card says what is simulated."""
+    loaded = FLOAT_BYTES.get(str(instance.arguments.get("dtype") or "auto"), 2)
+    stack = next(stack for stack, one in host.instances() if one.name == instance.name)
+    directory = f"{stack.model_directory}/{model.directory}"
+    if state is not None and card.simulated_weights is None and is_complete(directory, model, state):
+        found = of_files(state.model_files[directory], card.config, loaded)
+        return Weights(found.bytes, f"{found.source} on the host")
+    return of_card(card, loaded)
+
+
+def instance_memory(instance: Instance, image: str, card: ModelCard, weights_bytes: int) -> InstanceMemory:
+    """An instance's arguments and its model's card as what the arithmetic asks for, with vLLM's defaults. Raises ValueError."""
+    layout = layout_of(card.config)
+    version = version_of(engine_version(image).version)
+    given = instance.arguments
+    length = _number(given, "max-model-len", layout.positions)
+    if length is None:
+        raise ValueError("neither max-model-len nor the model's configuration says how long its context is")
+    dtype = str(given.get("dtype") or "auto")
+    return InstanceMemory(
+        name=instance.name,
+        layout=layout,
+        weights_bytes=weights_bytes,
+        max_model_len=length,
+        settings=CacheSettings(
+            version=version,
+            max_num_batched_tokens=_number(given, "max-num-batched-tokens", 2048) or 2048,
+            block_size=_number(given, "block-size", DEFAULT_BLOCK_SIZE) or DEFAULT_BLOCK_SIZE,
+            dtype=dtype,
+            kv_cache_dtype=str(given.get("kv-cache-dtype") or "auto"),
+            tensor_parallel=_number(given, "tensor-parallel-size", 1) or 1,
+            pipeline_parallel=_number(given, "pipeline-parallel-size", 1) or 1,
+            hybrid=not given.get("disable-hybrid-kv-cache-manager"),
+        ),
+        utilization=_share(given.get("gpu-memory-utilization"), version),
+        max_num_seqs=_number(given, "max-num-seqs", 256) or 256,
+        enforce_eager=bool(given.get("enforce-eager")),
+        kv_cache_memory_bytes=_number(given, "kv-cache-memory-bytes", None),
+        num_gpu_blocks_override=_number(given, "num-gpu-blocks-override", None),
+    )
+
+
+def _share(given: object, version: tuple[int, int]) -> float:
+    """vLLM's default is 0.9 in 0.19.1 and 0.92 in 0.33 (its released wheels); where between them it changed is not known."""
+    return float(given) if isinstance(given, int | float) else 0.92 if version >= (0, 33) else 0.9
+
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _number(given: Mapping[str, object], name: str, default: int | None) -> int | None:
+    """A count as vLLM's parser reads it: 8192, "8k" is 8000 and "8K" 8192 (v0.19.1, ``human_readable_int``)."""
+    value = given.get(name)
+    if value is None:
+        return default
+    if isinstance(value, int):
+        return value
+    text = str(value)
+    head, suffix = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
+    try:
+        return int(float(head) * _SUFFIXES[suffix])
+    except (ValueError, KeyError):
+        raise ValueError(f"{name} = {value!r} is no number that the plan can count with") from None

@@ -1,0 +1,115 @@
+"""``stoker plan``: what every instance will take of its cards, from the description alone or beside what runs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stoker.facts.state import HostState, parse
+from stoker.inventory import data_folders, fleet_of, load_inventory
+from stoker.models.card import load_cards
+from stoker.plan.memory_plan import HostPlan, plan_host
+from stoker.plan.memory_view import as_data, level, lines
+from stoker.plan.read_back import Measured, logs_script, read_logs
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.problems import SpecError
+
+FITS, REFUSED, NOT_STARTED = 0, 1, 3
+
+
+def plan(
+    inventory: Path,
+    overlays: Sequence[str] = (),
+    limit: Sequence[str] = (),
+    live: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Print the memory plan. 0: it fits, perhaps with warnings; 1: something does not fit, or a host did not answer; 3: bad input."""
+    try:
+        loaded = load_inventory(inventory, overlays)
+        fleet = fleet_of(loaded, inventory, overlays)
+        known = load_cards(data_folders(inventory, overlays))
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
+    if not wanted:
+        names = ", ".join(host.name for host in fleet.hosts)
+        print(f"no host matches {', '.join(limit)}; there are {names}", file=sys.stderr)
+        return NOT_STARTED
+    found, errors = _ask_all(loaded, fleet, wanted) if live else ({}, {})
+    states = {name: parse(output.splitlines()) for name, output in found.items()}
+    logged = {name: measured for output in found.values() for name, measured in read_logs(output).items()}
+    plans = [plan_host(host, known, states.get(host.name)) for host in wanted]
+    if as_json:
+        _print_json(plans, logged, errors)
+    else:
+        _print(plans, logged, errors, states)
+    return REFUSED if errors or level(plans) == "refuse" else FITS
+
+
+def _ask_all(loaded: Any, fleet: Fleet, hosts: Sequence[Host]) -> tuple[dict[str, str], dict[str, str]]:
+    """Host -> what the probe and the engines' logs said; host -> why it could not be asked."""
+    from stoker.run.pyinfra_setup import set_up
+    from stoker.smoke.ssh import AccessError, Shell, logins
+    from stoker.steps.questions import questions
+
+    set_up()
+    from stoker.facts.probe import script
+
+    access = logins(loaded)
+
+    def ask(host: Host) -> tuple[str, str]:
+        login = access.get(host.name)
+        if login is None:
+            return "", "it is not reached by SSH"
+        shell = Shell(login)
+        try:
+            whole = f"{logs_script([one.name for _, one in host.instances() if one.engine == 'vllm'])}\n{script(questions(fleet, host))}"
+            return shell.run(f"sh -c {shlex.quote(whole)}", sudo=True), ""
+        except AccessError as error:
+            return "", f"{error.reason}; {error.remedy}"
+        finally:
+            shell.close()
+
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        answers = dict(zip([host.name for host in hosts], pool.map(ask, hosts), strict=True))
+    return (
+        {name: output for name, (output, error) in answers.items() if not error},
+        {name: error for name, (_, error) in answers.items() if error},
+    )
+
+
+def _print_json(plans: Sequence[HostPlan], logged: Mapping[str, Measured], errors: Mapping[str, str]) -> None:
+    hosts = [as_data(one, logged) | {"error": errors.get(one.host, "")} for one in plans]
+    print(json.dumps({"verdict": level(plans), "hosts": hosts}, indent=2))
+
+
+def _print(
+    plans: Sequence[HostPlan],
+    logged: Mapping[str, Measured],
+    errors: Mapping[str, str],
+    states: Mapping[str, HostState],
+) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for one in plans:
+        for line in lines(one, logged):
+            console.print(line)
+        if one.host in errors:
+            console.print(f"  [red]not asked[/]: {errors[one.host]}; shown as described")
+        elif one.host in states and states[one.host].gpu_error:
+            console.print(f"  [yellow]no card was found there[/]: {states[one.host].gpu_error}; shown as described")
+    words = {"fit": "[green]fits[/]", "warn": "[yellow]fits, with warnings[/]", "refuse": "[red]does not fit[/]"}
+    cards = sum(len(one.cards) for one in plans)
+    instances = sum(len(one.instances) for one in plans)
+    console.print(
+        f"{instances} instances on {cards} cards: {words[level(plans)]}. A prediction; one start differs from the next."
+    )
