@@ -136,8 +136,8 @@ CASES = {
         "gpu-count",
     ),
     "another card": Case(
-        with_gpu(1, name="Tesla P40", compute_capability="6.1"),
-        "GPU 1 is a Tesla P40, described is 'V100'",
+        with_gpu(1, name="Tesla T4", compute_capability="7.5"),
+        "GPU 1 is a Tesla T4, described is 'V100'",
         "correct `gpus`",
         "gpu-count",
     ),
