@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks import from_bare, readiness, second_deploy
+from benchmarks import from_bare, knowing, readiness, second_deploy
 
 
 def main() -> None:
-    for measure in (from_bare, second_deploy, readiness):
+    for measure in (from_bare, second_deploy, readiness, knowing):
         print(f"== {measure.__name__}", flush=True)
         measure.main()
 

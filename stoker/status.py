@@ -8,26 +8,23 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 
+from stoker.description import CannotStart, read
 from stoker.facts import identity
 from stoker.facts.probe import script
 from stoker.facts.state import Container, HostState, parse
-from stoker.inventory import fleet_of, load_inventory
 from stoker.ready.stamp import is_proven
 from stoker.render.gateway import config_identity
-from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.smoke.ssh import AccessError, Login, Shell, logins
 from stoker.smoke.target import base_url
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
-from stoker.spec.problems import SpecError
 from stoker.spec.stack import Stack
 from stoker.steps import gateway as gateway_steps
 from stoker.steps.layout import READY
@@ -109,20 +106,12 @@ class HostStatus:
 def status(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] = (), as_json: bool = False) -> int:
     """Print the status of the fleet. 0: everything is ready; 1: something is not; 3: the description cannot be used."""
     try:
-        set_up()
-        loaded = load_inventory(inventory, overlays)
-        fleet = fleet_of(loaded, inventory, overlays)
-    except (SpecError, UnsupportedPyinfra) as error:
+        described = read(inventory, overlays, limit)
+    except CannotStart as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
-    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
-    if not wanted:
-        print(
-            f"no host matches {', '.join(limit)}; there are {', '.join(host.name for host in fleet.hosts)}",
-            file=sys.stderr,
-        )
-        return NOT_STARTED
-    access = logins(loaded)
+    fleet, wanted = described.fleet, described.hosts
+    access = logins(described.inventory)
     with ThreadPoolExecutor(len(wanted)) as pool:
         found = list(pool.map(lambda host: ask(fleet, host, access.get(host.name)), wanted))
     if as_json:

@@ -7,23 +7,20 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from pathlib import Path
 
 from rich.console import Console
 
+from stoker.description import CannotStart, Description, read
 from stoker.doctor import live
 from stoker.doctor.checks import CONNECTION, Result, examine
 from stoker.doctor.look import Commands, LiveLook
 from stoker.doctor.probe import whole_script
 from stoker.doctor.report import as_json, exit_status, show
 from stoker.facts.state import parse
-from stoker.inventory import data_folders, fleet_of, group_data_directories, load_inventory
-from stoker.models.card import Cards, load_cards
-from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
+from stoker.inventory import group_data_directories
 from stoker.smoke.ssh import AccessError, Login, Shell, logins
-from stoker.spec.fleet import Fleet, Host
-from stoker.spec.problems import SpecError
+from stoker.spec.fleet import Host
 
 NOT_STARTED = 3
 
@@ -35,21 +32,14 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
     """Check the fleet. 0: all well; 1: findings; 2: something could not be checked; 3: the description cannot be used."""
     begun = time.monotonic()
     try:
-        set_up()
-        loaded = load_inventory(inventory, overlays)
-        fleet = fleet_of(loaded, inventory, overlays)
-        known = load_cards(data_folders(inventory, overlays))
-    except (SpecError, UnsupportedPyinfra) as error:
+        described = read(inventory, overlays, limit)
+    except CannotStart as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
-    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
-    if not wanted:
-        names = ", ".join(host.name for host in fleet.hosts)
-        print(f"no host matches {', '.join(limit)}; there are {names}", file=sys.stderr)
-        return NOT_STARTED
-    access, options = logins(loaded), _options(inventory, overlays)
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        of_each = list(pool.map(lambda host: ask(fleet, host, access.get(host.name), options, known), wanted))
+    access, options = logins(described.inventory), _options(inventory, overlays)
+    hosts = described.hosts
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        of_each = list(pool.map(lambda host: ask(described, host, access.get(host.name), options), hosts))
     results = [result for of_one in of_each for result in of_one]
     if json:
         print(as_json(results))
@@ -58,7 +48,7 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
     return exit_status(results)
 
 
-def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...], known: Cards) -> list[Result]:
+def ask(described: Description, host: Host, login: Login | None, options: tuple[str, ...]) -> list[Result]:
     """Every check of one host. Never raises for a host that cannot be asked."""
     if login is None:
         return [
@@ -66,14 +56,16 @@ def ask(fleet: Fleet, host: Host, login: Login | None, options: tuple[str, ...],
         ]
     shell = Shell(login)
     try:
-        output = shell.run(f"sh -c {shlex.quote(whole_script(fleet, host))}", sudo=True)
+        output = shell.run(f"sh -c {shlex.quote(whole_script(described.fleet, host))}", sudo=True)
     except AccessError as error:
         return [Result(host.name, CONNECTION, "unknown", error.reason, error.remedy)]
     finally:
         shell.close()
     lines = output.splitlines()
     commands = Commands(host.name, login.command, login.sudo, options)
-    return examine(LiveLook(fleet, host, parse(lines), live.parse(lines), int(time.time()), commands, known))
+    return examine(
+        LiveLook(described.fleet, host, parse(lines), live.parse(lines), int(time.time()), commands, described.cards)
+    )
 
 
 def _options(inventory: Path, overlays: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from stoker.facts.gpus import Gpu
+from stoker.facts.paths import HOST_STATE
 from stoker.facts.state import HostState
-from stoker.render.compose import HOST_STATE
 from stoker.spec.gpu_name import GpuName
 
 #: On the host: a line ``index uuid`` for each index that the description names.

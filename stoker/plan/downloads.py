@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.steps import driver, images, models, ollama, sources
@@ -20,7 +21,7 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
         urls += mirrors.registries or ["https://registry-1.docker.io"]
     # A model that somebody copied there is checked without the hub, too.
     if any(
-        not models.is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})
+        not is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})
         for directory, (model, _) in models.wanted(host).items()
     ):
         urls.append(mirrors.hub)

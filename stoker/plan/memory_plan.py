@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stoker.facts.identity import by_name
+from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
 from stoker.models.card import Cards, ModelCard, OllamaCard, mismatch
 from stoker.models.weights import FLOAT_BYTES, UnknownSize, Weights, of_card, of_files
@@ -22,7 +23,6 @@ from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
-from stoker.steps.models import is_complete
 
 #: What a CUDA program sees of the memory that nvidia-smi prints: 31.73 of 32 GiB on a V100, 23.87 of 24 on a P40, 23.68 of 24 on an
 #: RTX 3090 (torch's messages in public reports). The least of these, rounded.

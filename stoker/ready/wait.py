@@ -17,6 +17,9 @@ from stoker.ready.target import Target
 from stoker.ready.watch import Watch
 
 AGAIN_SECONDS = 2.0  # between two tries to reach a host whose connection is lost
+SETTLE_SECONDS = (
+    1.0  # an engine that its first request killed is seen dead within half a second (vLLM 0.19.1's watchdog)
+)
 TROUBLE_SECONDS = 20.0  # after which a host that is reached but cannot be looked at is given up
 
 
@@ -78,7 +81,7 @@ def wait_ready(
     board.join(targets)
     outcomes: list[Outcome] = []
     try:
-        while not all(watch.done for watch in watches):
+        while not all(watch.settled(clock(), SETTLE_SECONDS) for watch in watches):
             if interrupted():
                 _stop_all(watches, Verdict.INTERRUPTED, clock())
                 break
@@ -108,8 +111,6 @@ class _Host:
 
     def pause(self, poll_seconds: float) -> float:
         """Seconds until the next look."""
-        if all(watch.done for watch in self._watches):
-            return 0.0
         return AGAIN_SECONDS if self._lost else poll_seconds
 
     def look(self) -> None:

@@ -65,6 +65,10 @@ class Watch:
     def done(self) -> bool:
         return self.verdict is not None
 
+    def settled(self, now: float, seconds: float) -> bool:
+        """Done, and what answered still ran that long after its answer: the first request may have killed it."""
+        return self.done and (self.verdict is not Verdict.READY or now - self.ended >= seconds)
+
     @property
     def hurry(self) -> bool:
         """Something was found whose reason the next look tells: do not pause before it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
+from stoker.facts.paths import HOST_CACHE, HOST_LOCKS
 from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway import CONFIG_DIRECTORY
 from stoker.spec.fleet import Host
@@ -23,11 +24,6 @@ from stoker.spec.vllm import to_argv
 MODEL_DATA = "/model_data"
 OLLAMA_HOME = "/root/.ollama"
 LOCKS = "/run/stoker/locks"
-
-#: Where things are on the host, beside the stack's own directory.
-HOST_STATE = "/var/lib/stoker"
-HOST_LOCKS = f"{HOST_STATE}/locks"
-HOST_CACHE = f"{HOST_STATE}/cache"
 
 _VLLM_HEALTH = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=8)"
 

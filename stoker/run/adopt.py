@@ -11,21 +11,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from rich.markup import escape
 
+from stoker.description import CannotStart, read
 from stoker.facts.probe import script
 from stoker.facts.state import Container, HostState, parse
-from stoker.inventory import fleet_of, load_inventory
 from stoker.plan.handmade import blockers, comparison, described, differences, repository
-from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.run.runner import Exit, Options, confirmed, deploy
 from stoker.run.show import console
 from stoker.smoke.ssh import COMMAND_SECONDS, AccessError, Login, Shell, logins
 from stoker.spec.fleet import Fleet, Host
-from stoker.spec.problems import SpecError
 from stoker.steps import docker, toolkit
 from stoker.steps.adopt import ADOPTED, CLOSED, GO_BACK
 from stoker.steps.questions import questions
@@ -85,18 +82,12 @@ class Run:
 def adopt(inventory: Path, overlays: Sequence[str], limit: Sequence[str], check: bool, yes: bool) -> int:
     """Run it; returns the exit status. Prints to stderr."""
     try:
-        set_up()
-        loaded = load_inventory(inventory, list(overlays))
-        fleet = fleet_of(loaded, inventory, list(overlays))
-    except (SpecError, UnsupportedPyinfra) as error:
+        described = read(inventory, overlays, limit)
+    except CannotStart as error:
         print(error, file=sys.stderr)
         return Exit.NOT_STARTED
-    hosts = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
-    if not hosts:
-        names = ", ".join(host.name for host in fleet.hosts)
-        print(f"no host matches {', '.join(limit)}; there are {names}", file=sys.stderr)
-        return Exit.NOT_STARTED
-    access = logins(loaded)
+    fleet, hosts = described.fleet, described.hosts
+    access = logins(described.inventory)
     with ThreadPoolExecutor(len(hosts)) as pool:
         answers = list(pool.map(lambda host: _look(fleet, host, access.get(host.name)), hosts))
     failed = [answer for answer in answers if isinstance(answer, str)]

@@ -7,20 +7,16 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from stoker.description import CannotStart, Description, read
 from stoker.facts.state import HostState, parse
-from stoker.inventory import data_folders, fleet_of, load_inventory
-from stoker.models.card import load_cards
 from stoker.plan.memory_plan import HostPlan, plan_host
 from stoker.plan.memory_view import as_data, level, lines
 from stoker.plan.read_back import Measured, logs_script, read_logs
-from stoker.spec.fleet import Fleet, Host
-from stoker.spec.problems import SpecError
+from stoker.spec.fleet import Host
 
 FITS, REFUSED, NOT_STARTED = 0, 1, 3
 
@@ -34,21 +30,14 @@ def plan(
 ) -> int:
     """Print the memory plan. 0: it fits, perhaps with warnings; 1: something does not fit, or a host did not answer; 3: bad input."""
     try:
-        loaded = load_inventory(inventory, overlays)
-        fleet = fleet_of(loaded, inventory, overlays)
-        known = load_cards(data_folders(inventory, overlays))
-    except SpecError as error:
+        described = read(inventory, overlays, limit)
+    except CannotStart as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
-    wanted = [host for host in fleet.hosts if not limit or any(fnmatch(host.name, pattern) for pattern in limit)]
-    if not wanted:
-        names = ", ".join(host.name for host in fleet.hosts)
-        print(f"no host matches {', '.join(limit)}; there are {names}", file=sys.stderr)
-        return NOT_STARTED
-    found, errors = _ask_all(loaded, fleet, wanted) if live else ({}, {})
+    found, errors = _ask_all(described) if live else ({}, {})
     states = {name: parse(output.splitlines()) for name, output in found.items()}
     logged = {name: measured for output in found.values() for name, measured in read_logs(output).items()}
-    plans = [plan_host(host, known, states.get(host.name)) for host in wanted]
+    plans = [plan_host(host, described.cards, states.get(host.name)) for host in described.hosts]
     if as_json:
         _print_json(plans, logged, errors)
     else:
@@ -56,16 +45,13 @@ def plan(
     return REFUSED if errors or level(plans) == "refuse" else FITS
 
 
-def _ask_all(loaded: Any, fleet: Fleet, hosts: Sequence[Host]) -> tuple[dict[str, str], dict[str, str]]:
+def _ask_all(described: Description) -> tuple[dict[str, str], dict[str, str]]:
     """Host -> what the probe and the engines' logs said; host -> why it could not be asked."""
-    from stoker.run.pyinfra_setup import set_up
+    from stoker.facts.probe import script
     from stoker.smoke.ssh import AccessError, Shell, logins
     from stoker.steps.questions import questions
 
-    set_up()
-    from stoker.facts.probe import script
-
-    access = logins(loaded)
+    access, hosts = logins(described.inventory), described.hosts
 
     def ask(host: Host) -> tuple[str, str]:
         login = access.get(host.name)
@@ -73,7 +59,7 @@ def _ask_all(loaded: Any, fleet: Fleet, hosts: Sequence[Host]) -> tuple[dict[str
             return "", "it is not reached by SSH"
         shell = Shell(login)
         try:
-            whole = f"{logs_script([one.name for _, one in host.instances() if one.engine == 'vllm'])}\n{script(questions(fleet, host))}"
+            whole = f"{logs_script([one.name for _, one in host.instances() if one.engine == 'vllm'])}\n{script(questions(described.fleet, host))}"
             return shell.run(f"sh -c {shlex.quote(whole)}", sudo=True), ""
         except AccessError as error:
             return "", f"{error.reason}; {error.remedy}"

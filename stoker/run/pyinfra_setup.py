@@ -24,6 +24,9 @@ _SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
 )
 
+#: Seconds for a host that has taken the connection to finish the key exchange; its processors may be busy with an engine that loads.
+HANDSHAKE_SECONDS = 20.0
+
 
 class UnsupportedPyinfra(Exception):
     """Another pyinfra than the one whose behaviour this code relies on."""
@@ -38,6 +41,7 @@ def set_up() -> None:
     # Its spinner and our live view would write over each other.
     os.environ["PYINFRA_PROGRESS"] = "off"
     _no_delay()
+    _patient_handshake()
     # Without the directory every connection fails with "[Errno 2] ... known_hosts" (pyinfra 3.10).
     (Path.home() / ".ssh").mkdir(mode=0o700, exist_ok=True)
     # paramiko's thread prints two pages for a port that does not speak SSH; the error itself is reported by pyinfra.
@@ -63,3 +67,25 @@ def _no_delay() -> None:
 
     transport.__init__ = init
     transport._stoker_no_delay = True
+
+
+def _patient_handshake() -> None:
+    """Give the key exchange a time of its own, and say so when it runs out.
+
+    paramiko 4.0 uses one limit for the connection and for the key exchange. An address where nothing answers should be known
+    in seconds; a host that has answered and is slow should be waited for. And at the limit paramiko goes on as if it were
+    done and fails with "No existing session".
+    """
+    transport: Any = paramiko.Transport
+    if getattr(transport, "_stoker_patient", False):
+        return
+    original = transport.start_client
+
+    def start_client(self: Any, event: Any = None, timeout: float | None = None) -> None:
+        limit = None if timeout is None else max(timeout, HANDSHAKE_SECONDS)
+        original(self, event, limit)
+        if event is None and not self.initial_kex_done:
+            raise paramiko.SSHException(f"the host took the connection but no key exchange was done within {limit:g} s")
+
+    transport.start_client = start_client
+    transport._stoker_patient = True

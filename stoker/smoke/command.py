@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stoker.inventory import fleet_of, load_inventory
+from stoker.run.pyinfra_setup import UnsupportedPyinfra, set_up
 from stoker.smoke.check import Result
 from stoker.smoke.plan import EVERYTHING, NothingToCheck, Plan, Selection, plan
 from stoker.smoke.report import Report, as_json, as_junit, show
@@ -39,7 +40,7 @@ def smoke(
     console = console or Console()
     try:
         fleet, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)))
-    except (SpecError, NothingToCheck, MissingCurl) as error:
+    except (SpecError, NothingToCheck, MissingCurl, UnsupportedPyinfra) as error:
         console.print(str(error), style="red", highlight=False, soft_wrap=True)
         return NOT_STARTED
     try:
@@ -63,9 +64,10 @@ class MissingCurl(Exception):
 
 
 def prepare(inventory: Path, overlays: Sequence[str] = (), selection: Selection = EVERYTHING) -> tuple[Fleet, Plan]:
-    """The fleet and its checks. Contacts no host. Raises SpecError, NothingToCheck, MissingCurl."""
+    """The fleet and its checks. Contacts no host. Raises SpecError, NothingToCheck, MissingCurl, UnsupportedPyinfra."""
     if shutil.which("curl") is None:
         raise MissingCurl
+    set_up()
     loaded = load_inventory(inventory, overlays)
     fleet = fleet_of(loaded, inventory, overlays)
     return fleet, plan(fleet, logins(loaded), selection)

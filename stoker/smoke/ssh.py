@@ -7,7 +7,6 @@ here as in a deploy.
 from __future__ import annotations
 
 import shlex
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -115,11 +114,6 @@ class Shell:
             raise AccessError(
                 f"no SSH connection: {error}", _connect_remedy(str(error), self._login.command)
             ) from error
-        transport = client.get_transport()
-        if transport is not None and isinstance(transport.sock, socket.socket):
-            transport.sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # paramiko 4.0 leaves Nagle on: 40 ms a command
         if self._login.sudo:
             self._needs_password = self._execute(client, "sudo -n true", False)[0] != 0
             if self._needs_password and self._login.sudo_password is None:

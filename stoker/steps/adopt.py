@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from stoker.facts.paths import HOST_STATE
 from stoker.facts.state import Container, HostState
 from stoker.plan.handmade import blockers
-from stoker.render.compose import HOST_STATE
 from stoker.render.environment import TEMPLATES
 from stoker.spec.fleet import Host
 from stoker.spec.stack import Stack

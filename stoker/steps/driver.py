@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stoker.facts.gpus import trouble
+from stoker.facts.paths import HOST_STATE
 from stoker.facts.state import HostState
-from stoker.render.compose import HOST_STATE
 from stoker.spec.fleet import Host
 from stoker.steps import driver_hold
 from stoker.steps.action import Action, Say, Shell

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 
 from stoker.facts import identity
+from stoker.facts.paths import HOST_CACHE, HOST_LOCKS, HOST_STATE
 from stoker.facts.state import HostState
-from stoker.render.compose import HOST_CACHE, HOST_LOCKS, HOST_STATE, gpu_turn
+from stoker.render.compose import gpu_turn
 from stoker.render.environment import TEMPLATES
 from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import GpuName

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
+from stoker.facts.manifest import MANIFEST, is_complete
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.spec.settings import HubModel
 from stoker.steps.action import Action, File, write_files
 from stoker.steps.layout import SECRETS
 
-MANIFEST = ".stoker-manifest.json"
 OFFICIAL_HUB = "https://huggingface.co"
 HUB_ENVIRONMENT = f"{SECRETS}/hub.env"
 
@@ -28,18 +27,6 @@ def wanted(host: Host) -> dict[str, tuple[HubModel, str]]:
 
 def manifests(host: Host) -> list[str]:
     return [f"{directory}/{MANIFEST}" for directory in wanted(host)]
-
-
-def is_complete(directory: str, model: HubModel, state: HostState) -> bool:
-    """Whether the manifest is this model's and every file that it lists is there in full length."""
-    try:
-        manifest = json.loads(state.contents.get(f"{directory}/{MANIFEST}", ""))
-        files = {path: entry["size"] for path, entry in manifest["files"].items()}
-        same = (manifest["repository"], manifest["revision"]) == (model.repository, model.revision)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    there = state.model_files.get(directory, {})
-    return same and all(there.get(path) == size for path, size in files.items())
 
 
 def actions(host: Host, state: HostState, hub_token: str | None) -> list[Action]:

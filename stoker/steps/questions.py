@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stoker.facts import identity
+from stoker.facts.paths import HOST_LOCKS
 from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
-from stoker.render.compose import HOST_LOCKS
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
     docker,

@@ -66,7 +66,7 @@ def run(folder: Path) -> None:
     # Made when it was imported, before this process had its own stderr.
     stoker.run.show.console = Console(stderr=True, highlight=False, soft_wrap=True, width=250)
     if sys.argv[0] == "stoker":
-        from stoker.cli import main as stoker_main
+        from stoker.__main__ import main as stoker_main
 
         stoker_main()
     else:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -111,7 +111,8 @@ def ssh_server(folder: Path, **environment: str) -> Iterator[int]:
                 transport = paramiko.Transport(connection)
                 transports.append(transport)
                 transport.add_server_key(key)
-                transport.start_server(server=_Server(values))
+                with suppress(EOFError, paramiko.SSHException):  # a client that left before the key exchange
+                    transport.start_server(server=_Server(values))
 
         threading.Thread(target=accept, daemon=True).start()
         try:

@@ -17,7 +17,7 @@ from stoker.smoke.ssh import Login
 
 
 def doctor(*argv: str) -> Done:
-    return run(sys.executable, "-c", "from stoker.cli import main; main()", "doctor", *argv, cwd=PROJECT)
+    return run(sys.executable, "-m", "stoker", "doctor", *argv, cwd=PROJECT)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from support.fleet import LLM, make_fleet
 from support.hub_client import site_packages
 
 from lab.internet import hub, hub_index
+from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
-from stoker.steps.models import is_complete
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "fetch-model.py"
 #: Its functions, for what needs no process.

@@ -230,7 +230,7 @@ def models(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complet
         key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HF_ENDPOINT", "STOKER_GROUP_DATA")
     }
     return subprocess.run(
-        [sys.executable, "-c", "from stoker.cli import main; main()", "models", *arguments],
+        [sys.executable, "-m", "stoker", "models", *arguments],
         cwd=cwd,
         env={**clean, "PYTHONPATH": str(PROJECT), **environment},
         capture_output=True,

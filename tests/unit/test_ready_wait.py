@@ -218,6 +218,15 @@ def test_healthy_and_then_dead_is_a_failure_also_while_others_load() -> None:
     assert b.ok
 
 
+def test_an_engine_that_dies_just_after_its_answer_is_not_ready() -> None:
+    """The question itself may have killed it: nothing else is waited for, and yet it is looked at once more."""
+    died = running(status="restarting", exit_code=1, restarts=1)
+    host = ScriptedHost([[Scene(0, running(), 200, answer=GOOD), Scene(0.8, died), Scene(3.0, running(restarts=2))]])
+    (outcome,) = wait(host, vllm())
+    assert outcome.verdict is Verdict.FAILED
+    assert "had answered" in outcome.note
+
+
 def test_an_engine_that_dies_of_the_first_request_is_not_ready() -> None:
     up = Scene(3.0, running(), 200)  # health is fine and no answer comes
     dead = running(status="restarting", exit_code=0, restarts=1)
@@ -375,8 +384,8 @@ def test_an_interrupt_ends_the_wait_and_keeps_what_is_known() -> None:
 def test_a_stamp_is_written_after_the_answer() -> None:
     host = ScriptedHost([[Scene(0, running(), 200, answer=GOOD)]])
     wait(host, vllm())
-    assert "/var/lib/stoker/ready/vllm_a" in host.scripts[-1]
-    assert "id-of-vllm_a 2026-11-20T10:00:00.123456789Z" in host.scripts[-1]
+    (written,) = [script for script in host.scripts if "/var/lib/stoker/ready/vllm_a" in script]
+    assert "id-of-vllm_a 2026-11-20T10:00:00.123456789Z" in written
 
 
 def test_logs_are_fetched_now_and_then_and_not_once_ready() -> None:

@@ -15,7 +15,7 @@ from smoke_sshd import ssh_server
 
 def stoker_smoke(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder), "HOME": str(folder), "STOKER_GROUP_DATA": ""}
-    line = [sys.executable, "-c", "from stoker.cli import main; main()", "smoke", *arguments]
+    line = [sys.executable, "-m", "stoker", "smoke", *arguments]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 

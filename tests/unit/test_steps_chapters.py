@@ -11,8 +11,9 @@ import pytest
 from support.fleet import Data, instances
 from support.states import DRIVER, bare, converged, fleet_and_host, manifest, steps
 
+from stoker.facts.paths import HOST_LOCKS
 from stoker.facts.state import Container, FileState, HostState
-from stoker.render.compose import HOST_LOCKS, stack_directory
+from stoker.render.compose import stack_directory
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps.layout import PROBES
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
 from stoker.plan.image_sizes import image_size
 from stoker.plan.look import Look, Reason, Reasons
@@ -84,7 +85,7 @@ def disk_needs(look: Look) -> Iterator[Need]:
     }
     for directory, (model, _) in models.wanted(host).items():
         size = look.model_bytes.get(names[directory])
-        if size is not None and not models.is_complete(directory, model, state):
+        if size is not None and not is_complete(directory, model, state):
             there = sum(state.model_files.get(directory, {}).values())
             yield Need(directory, max(size - there, 0), model.repository)
     for entry in ollama.served(host):

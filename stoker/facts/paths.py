@@ -1,0 +1,5 @@
+"""Where Stoker keeps its own things on a host, beside the directories of the stacks."""
+
+HOST_STATE = "/var/lib/stoker"
+HOST_LOCKS = f"{HOST_STATE}/locks"
+HOST_CACHE = f"{HOST_STATE}/cache"
