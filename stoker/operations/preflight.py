@@ -63,7 +63,8 @@ def _refuse(state: Any, host: Any, run: Session, unreachable: list[str]) -> bool
     mine = against.get(host.name, [])
     others = [name for name in against if name != host.name] + unreachable
     for refusal in mine:
-        host.log_styled(f"refused: {refusal.reason}", fg="red", log_func=logger.error)
+        who = f"{refusal.instance}: " if refusal.instance else ""
+        host.log_styled(f"refused: {who}{refusal.reason}", fg="red", log_func=logger.error)
         host.log(f"  remedy: {refusal.remedy}", log_func=logger.error)
     if not mine:
         host.log_styled(f"nothing was changed here, because of {', '.join(others)}", fg="yellow", log_func=logger.error)

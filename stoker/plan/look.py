@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from stoker.facts.state import HostState
@@ -19,8 +19,6 @@ class Look:
     host: Host
     state: HostState
     now: int
-    #: Model, as group_data names it -> bytes of all its files. What is not known is left out.
-    model_bytes: Mapping[str, int] = field(default_factory=dict)
     #: What is known of the models; None: nobody looked, and the checks that rest on it say nothing.
     cards: Cards | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from stoker.facts.state import HostState
 from stoker.models.card import Cards
@@ -55,7 +54,6 @@ def findings(
     host: Host,
     state: HostState,
     now: int,
-    model_bytes: Mapping[str, int] = MappingProxyType({}),
     cards: Cards | None = None,
 ) -> list[Finding]:
     """Everything that speaks against deploying to a host, or that a person should know before. See `Look` for what is given."""
@@ -69,7 +67,7 @@ def findings(
                 check="connection",
             )
         ]
-    look = Look(host, state, now, model_bytes, cards)
+    look = Look(host, state, now, cards)
     return [
         Finding(host.name, reason.reason, reason.remedy, reason.anchor, reason.severity, name, reason.instance)
         for name, check in CHECKS.items()

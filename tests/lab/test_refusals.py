@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -270,4 +271,47 @@ def test_a_card_that_is_not_there_is_refused_with_those_that_are(project: Projec
     for row in GPU65.sh("nvidia-smi --query-gpu=index,uuid --format=csv,noheader").splitlines():
         index, uuid = row.split(", ")
         assert f"{index} = {uuid} = 0000:" in done.err
+    assert seen() == before
+
+
+SECOND_QWEN = (
+    '{"name": "vllm_qwen_gpu2_1", "gpus": [2], "port": 11406, **_qwen, '
+    '"arguments": {**_qwen["arguments"], "dtype": "bfloat16"}},'
+)
+
+
+def test_what_the_cards_cannot_do_is_refused_with_what_they_can(project: Project) -> None:
+    """Two of the larger model on one card, as the documents forbid, a context that no card holds, and what a V100 lacks."""
+    project.edit("group_data/llm.py", '"gpu-memory-utilization": 0.85', '"gpu-memory-utilization": 0.48')
+    project.edit("group_data/llm.py", '"max-model-len": 8192', '"max-model-len": 131072')
+    project.edit("group_data/llm.py", "11405, **_qwen},", f"11405, **_qwen}},\n{SECOND_QWEN}")
+    project.edit("group_data/all.py", "vllm/vllm-openai:v0.19.1", "vllm/vllm-openai:v0.20.0")
+    give_both_hosts_something_to_do()
+    before = seen()
+    by_stoker, by_pyinfra_yes, by_pyinfra = run_in_all_ways(project)
+    for done in (by_stoker, by_pyinfra_yes):
+        for words in (
+            "vllm_qwen_gpu2, vllm_qwen_gpu2_1: 0.48 of 31.68 GiB is 15.21 GiB; less 15.50 GiB weights",
+            "one request of 131072 tokens needs 16.00 GiB of KV cache: vLLM would refuse to start",
+            "max-model-len 50432 or gpu-memory-utilization 0.76",
+            "cannot compute in bfloat16",
+            "v0.19.1 is the last release that has",
+        ):
+            assert words in done.err, str(done)
+    assert (by_stoker.code, by_pyinfra_yes.code, by_pyinfra.code) == (NOT_STARTED, 1, 1)
+    assert seen() == before
+
+
+def test_the_plan_says_what_the_deploy_would_refuse(project: Project) -> None:
+    project.edit("group_data/llm.py", '"max-model-len": 8192', '"max-model-len": 131072')
+    before = seen()
+    planned = project.stoker("plan", "--json")
+    refusing = [
+        one["name"]
+        for host in json.loads(planned.out)["hosts"]
+        for one in host["instances"]
+        if one["verdict"] == "refuse"
+    ]
+    assert planned.code == 1
+    assert refusing == ["vllm_llama_gpu0_0", "vllm_llama_gpu0_1", "vllm_llama_gpu1_0", "vllm_llama_gpu1_1"]
     assert seen() == before

@@ -45,6 +45,15 @@ def said(change: Any) -> list[Finding]:
     return [one for one in findings(host, bare(host), NOW, cards=KNOWN) if one.check == "GPU memory"]
 
 
+def test_instances_with_the_same_finding_are_named_in_one() -> None:
+    def too_long(data: Data) -> None:
+        for number in range(4):
+            arguments("llm", number, max_model_len=131072)(data)
+
+    (finding,) = said(too_long)
+    assert finding.instance == "vllm_llama_gpu0_0, vllm_llama_gpu0_1, vllm_llama_gpu1_0, vllm_llama_gpu1_1"
+
+
 def test_the_default_fleet_fits_as_its_document_says() -> None:
     plan = planned()
     by_name = {one.name: one for one in plan.instances}
@@ -68,7 +77,7 @@ def test_two_qwen_on_one_card_are_refused_with_what_would_fit() -> None:
     assert level([planned(change=two)]) == "refuse"
     found = said(two)
     # Half a card holds the weights and no request of full length; and together they leave no room for CUDA itself.
-    assert {one.instance for one in found if one.severity == "refuse"} == {"vllm_llama_gpu0_0", QWEN}
+    assert [one.instance for one in found if one.severity == "refuse"] == [f"vllm_llama_gpu0_0, {QWEN}"]
     assert all("gpu-memory-utilization" in one.remedy for one in found if one.severity == "refuse")
     (about,) = [one for one in found if one.reason.startswith("GPU 2 (Tesla V100-SXM2-32GB)")]
     assert "1 of these 2 instances" in about.remedy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from support.states import NOW, bare, converged, fleet_and_host
 
 from stoker.facts.state import HostState
 from stoker.facts.surroundings import DockerInfo
+from stoker.models.card import CardFile, Cards, ModelCard, load_cards
 from stoker.plan.finding import Finding
 from stoker.plan.preflight import findings
 from stoker.spec.fleet import Host
@@ -21,6 +23,22 @@ GIB = 1 << 30
 MODELS = "/data/projects/models"
 #: Room for everything, so that one path can be made small.
 PLENTY = 500 * GIB
+
+
+LLAMA = "hugging-quants/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4"
+QWEN = "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8"
+SHIPPED = load_cards([Path(__file__).resolve().parents[2] / "group_data"])
+
+
+def replace_card(card: ModelCard, **changes: Any) -> ModelCard:
+    return card.model_copy(update=changes)
+
+
+def of(**gib: int) -> Cards:
+    """Cards of models with one file of a size each, GiB, and nothing else of them."""
+    named = {"llama": LLAMA, "qwen": QWEN}
+    files = {name: {"model.safetensors": CardFile(size=size * GIB)} for name, size in gib.items()}
+    return Cards(hub={named[name]: replace_card(SHIPPED.hub[named[name]], files=files[name]) for name in gib})
 
 
 def with_disks(state: HostState, disks: Mapping[str, tuple[int, str]]) -> HostState:
@@ -107,26 +125,43 @@ def test_containerds_image_store_keeps_them_packed_as_well() -> None:
 def test_models_count_until_they_are_there() -> None:
     _, host = fleet_and_host("llm", sizes)
     state = with_disks(bare(host), {"/var/lib": (0, "root"), MODELS: (0, "data")})
-    bytes_of = {"llama3.1-8b": 6 * GIB, "qwen2.5-14b": 16 * GIB}
-    (found,) = at_least(host, state, "data", 1 + 6 + 16, model_bytes=bytes_of)
-    assert "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8 16.0" in found.reason
-    at_least(host, state, "data", 1 + 6, model_bytes={"llama3.1-8b": 6 * GIB})
+    (found,) = at_least(host, state, "data", 1 + 6 + 16, cards=of(llama=6, qwen=16))
+    assert f"{QWEN} 16.0" in found.reason
+    assert found.severity == "refuse"
+    at_least(host, state, "data", 1 + 6, cards=of(llama=6))
     half = {f"{MODELS}/Qwen2.5-14B-Instruct-GPTQ-Int8": {"model-1.safetensors": 10 * GIB}}
-    at_least(host, replace(state, model_files=half), "data", 1 + 6 + 6, model_bytes=bytes_of)
+    at_least(host, replace(state, model_files=half), "data", 1 + 6 + 6, cards=of(llama=6, qwen=16))
+
+
+def test_a_size_that_was_computed_warns() -> None:
+    """The card of the default Qwen has no sizes of its files."""
+    _, host = fleet_and_host("llm", sizes)
+    state = with_disks(bare(host), {"/var/lib": (PLENTY, "root"), MODELS: (20 * GIB, "data")})
+    warning, *more = [one for one in findings(host, state, NOW, cards=SHIPPED) if one.anchor == "disk"]
+    assert (warning.severity, more) == ("warn", [])
+    assert f"{QWEN} 15.5 (assumed)" in warning.reason
+    assert f"{LLAMA} 5.3" in warning.reason
+
+
+def test_what_the_lab_simulates_is_not_downloaded() -> None:
+    _, host = fleet_and_host("llm", sizes)
+    card = replace_card(SHIPPED.hub[QWEN], simulated_weights=16 * GIB)
+    state = with_disks(bare(host), {"/var/lib": (0, "root"), MODELS: (0, "data")})
+    at_least(host, state, "data", 1, cards=Cards(hub={QWEN: card}))
 
 
 def test_an_ollama_model_counts_too() -> None:
     _, host = fleet_and_host("embedding", sizes)
     (stack,) = host.stacks
     state = with_disks(bare(host), {"/var/lib": (0, "root"), stack.model_directory: (0, "data")})
-    (model,) = {instance.model for instance in stack.instances}
-    at_least(host, state, "data", 1 + 2, model_bytes={model: 2 * GIB})
+    card = SHIPPED.ollama["bge-m3:567m"]
+    at_least(host, state, "data", 1 + card.size / GIB, cards=SHIPPED)
 
 
 def test_paths_of_one_file_system_are_added_up() -> None:
     _, host = fleet_and_host("llm", sizes)
     state = with_disks(bare(host), {"/var/lib": (0, "root"), MODELS: (0, "root")})
-    (found,) = at_least(host, state, "root", 2 + 20 + 1 + 6, model_bytes={"llama3.1-8b": 6 * GIB})
+    (found,) = at_least(host, state, "root", 2 + 20 + 1 + 6, cards=of(llama=6))
     assert f"the disk of /var/lib, {MODELS} has" in found.reason
 
 
@@ -134,7 +169,7 @@ def test_what_is_there_needs_only_the_margin() -> None:
     fleet, host = fleet_and_host("llm", sizes)
     state = with_disks(converged(fleet, host), {"/var/lib": (0, "root"), MODELS: (0, "data")})
     at_least(host, state, "root", 2)
-    at_least(host, state, "data", 1, model_bytes={"llama3.1-8b": 6 * GIB, "qwen2.5-14b": 16 * GIB})
+    at_least(host, state, "data", 1, cards=of(llama=6, qwen=16))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
+from stoker.models.download import download_of
 from stoker.plan.image_sizes import image_size
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
-from stoker.spec.settings import HubModel
 from stoker.steps import models, ollama
 from stoker.steps.docker import DAEMON_JSON
 
@@ -78,20 +78,15 @@ def disk_needs(look: Look) -> Iterator[Need]:
             yield Need(place, one.unpacked + (one.packed if beside else 0), image, one.assumed)
     for directory in dict.fromkeys(stack.model_directory for stack in host.stacks):
         yield Need(directory, _GIB, "model files beside those named")
-    names = {
-        f"{stack.model_directory}/{model.directory}": instance.model
-        for stack, instance in host.instances()
-        if isinstance(model := host.model_of(instance), HubModel)
-    }
     for directory, (model, _) in models.wanted(host).items():
-        size = look.model_bytes.get(names[directory])
-        if size is not None and not is_complete(directory, model, state):
+        size = look.cards and download_of(model, look.cards)
+        if size and not is_complete(directory, model, state):
             there = sum(state.model_files.get(directory, {}).values())
-            yield Need(directory, max(size - there, 0), model.repository)
+            yield Need(directory, max(size.bytes - there, 0), model.repository, not size.sure)
     for entry in ollama.served(host):
-        size = look.model_bytes.get(entry.instance.model)
-        if size is not None and entry.base_manifest not in state.files:
-            yield Need(entry.stack.model_directory, size, entry.model.library)
+        size = look.cards and download_of(entry.model, look.cards)
+        if size and entry.base_manifest not in state.files:
+            yield Need(entry.stack.model_directory, size.bytes, entry.model.library)
 
 
 def image_place(host: Host, state: HostState) -> tuple[str, bool]:

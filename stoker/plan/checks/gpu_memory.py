@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stoker.plan.finding import Severity
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.plan.memory.predict import Prediction
+from stoker.plan.memory.verdict import Finding
 from stoker.plan.memory_plan import HostPlan, plan_host
 
 
@@ -24,16 +26,15 @@ def check(look: Look) -> Reasons:
 
 
 def _instances(plan: HostPlan) -> Reasons:
+    told: dict[Finding, list[str]] = {}
     for one in plan.instances:
         for finding in one.verdict.findings if one.verdict else ():
             if finding.level == "refuse" or (finding.level == "warn" and one.prediction and not starts(one.prediction)):
-                yield Reason(
-                    finding.text,
-                    " or ".join(finding.remedies) or "use a smaller model, or a card with more memory",
-                    "plan-memory",
-                    finding.level,
-                    one.name,
-                )
+                told.setdefault(finding, []).append(one.name)
+    for finding, names in told.items():
+        severity: Severity = "warn" if finding.level == "warn" else "refuse"
+        remedy = " or ".join(finding.remedies) or "use a smaller model, or a card with more memory"
+        yield Reason(finding.text, remedy, "plan-memory", severity, ", ".join(names))
 
 
 def starts(one: Prediction) -> bool:

@@ -1,0 +1,42 @@
+"""How much a model is to download, from its card."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from stoker.models.card import Cards, ModelCard, OllamaCard, mismatch
+from stoker.models.weights import UnknownSize, loaded_files, of_card
+from stoker.spec.settings import HubModel, OllamaModel
+
+
+@dataclass(frozen=True)
+class Download:
+    """``sure``: at least that much, by the sizes of the very files; else computed, or of another revision."""
+
+    bytes: int
+    sure: bool
+
+
+def download_of(model: HubModel | OllamaModel, cards: Cards) -> Download | None:
+    """None: there is no card, or it tells no size. The lab's stand-ins for weights simulate a size that nobody downloads."""
+    card = cards.of(model)
+    if isinstance(card, OllamaCard):
+        return Download(card.size, True)
+    if not isinstance(card, ModelCard) or not isinstance(model, HubModel):
+        return None
+    sizes = {
+        path: size
+        for path, size in card.sizes.items()
+        if not any(fnmatch.fnmatch(path, pattern) for pattern in model.exclude)
+    }
+    known = sum(size for size in sizes.values() if size is not None)
+    weights = loaded_files(sizes)
+    if weights and all(sizes[path] is not None for path in weights):
+        return Download(known, mismatch(card, model) is None)
+    if card.simulated_weights is not None:
+        return None
+    try:
+        return Download(known + of_card(card).bytes, False)
+    except UnknownSize:
+        return None
