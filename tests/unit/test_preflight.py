@@ -96,6 +96,12 @@ CASES = {
         "branch 580 (nvidia-driver-cuda and nvidia-kernel-dkms of NVIDIA's repository)",
         "driver-missing",
     ),
+    "driver that knows less": Case(
+        without_driver('Field "compute_cap" is not a valid field to query.'),
+        'so the driver is older than the pinned images need (branch 525); it says: Field "compute_cap" is not',
+        "install branch 580",
+        "driver-branch",
+    ),
     "driver upgraded under the module": Case(
         without_driver("Failed to initialize NVML: Driver/library version mismatch"),
         "nvidia-smi says: Failed to initialize NVML: Driver/library version mismatch",

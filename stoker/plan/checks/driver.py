@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from stoker.facts import identity
-from stoker.facts.gpus import Gpu
+from stoker.facts.gpus import Gpu, trouble
 from stoker.facts.state import HostState
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
@@ -34,9 +34,16 @@ def check(look: Look) -> Reasons:
                 f"mend the cause (dmesg | grep -i nvrm; mokutil --sb-state; dkms status), then remove {MARKER} there and deploy",
                 "driver-not-loaded",
             )
-        elif "not installed" in state.gpu_error or "not found" in state.gpu_error:
+        elif trouble(state.gpu_error) == "not-installed":
             yield Reason("no NVIDIA driver is installed", _install_driver(host, state), "driver-missing")
-        elif "mismatch" in state.gpu_error:
+        elif trouble(state.gpu_error) == "old-program":
+            yield Reason(
+                f"its nvidia-smi does not know all that is asked of it, so the driver is older than the pinned images need "
+                f"(branch {CUDA_12_BRANCH}); it says: {state.gpu_error}",
+                f"install branch {host.settings.versions.driver_branch}",
+                "driver-branch",
+            )
+        elif trouble(state.gpu_error) == "mismatch":
             yield Reason(
                 f"nvidia-smi says: {state.gpu_error}",
                 "the driver was upgraded under a running kernel module: reboot the host",
