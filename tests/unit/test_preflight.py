@@ -98,7 +98,8 @@ CASES = {
     ),
     "driver that knows less": Case(
         without_driver('Field "compute_cap" is not a valid field to query.'),
-        'so the driver is older than the pinned images need (branch 525); it says: Field "compute_cap" is not',
+        "its nvidia-smi does not know all that is asked of it, so the driver is older than the pinned images need (branch 525); "
+        'it says: Field "compute_cap" is not a valid field to query.',
         "install branch 580",
         "driver-branch",
     ),
