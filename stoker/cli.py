@@ -35,6 +35,9 @@ GroupData = Annotated[
     ),
 ]
 
+Limit = Annotated[list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
 
 @app.command(epilog="Example: stoker check-description -i fleets/three-racks/inventory.py")
 def check_description(inventory: Inventory = Path("inventory.py"), group_data: GroupData = None) -> None:
@@ -130,10 +133,8 @@ def smoke(
 def status(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    limit: Limit = None,
+    json: Json = False,
 ) -> None:
     """Show what runs: containers, health, GPU memory, gateways. Exit status 1 unless everything is ready."""
     from stoker.status import status as run
@@ -145,13 +146,11 @@ def status(
 def plan(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
-    ] = None,
+    limit: Limit = None,
     live: Annotated[
         bool, typer.Option("--live", help="Ask the hosts: their cards and files, and what the engines' logs say.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output, sizes in bytes.")] = False,
+    json: Json = False,
 ) -> None:
     """Predict what every instance takes of its cards; contacts no host unless --live. Exit status 1 if it does not fit."""
     from stoker.run.plan import plan as run
@@ -163,10 +162,8 @@ def plan(
 def doctor(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    limit: Limit = None,
+    json: Json = False,
 ) -> None:
     """Examine a live fleet; changes nothing. Exit status 1: findings, 2: something could not be checked."""
     from stoker.doctor.command import doctor as run
@@ -178,9 +175,7 @@ def doctor(
 def adopt(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")
-    ] = None,
+    limit: Limit = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only show old against new: exit status 2 if anything is to be replaced.")
     ] = False,
