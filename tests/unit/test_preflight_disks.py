@@ -143,6 +143,17 @@ def test_a_size_that_was_computed_warns() -> None:
     assert f"{LLAMA} 5.3" in warning.reason
 
 
+def test_excluded_files_are_not_downloaded_and_another_revision_is_a_guess() -> None:
+    _, host = fleet_and_host("llm", sizes)
+    state = with_disks(bare(host), {"/var/lib": (PLENTY, "root"), MODELS: (6 * GIB, "data")})
+    files = {"model.safetensors": CardFile(size=6 * GIB), "original/consolidated.pth": CardFile(size=16 * GIB)}
+    same, other = (replace_card(SHIPPED.hub[LLAMA], files=files, **changes) for changes in ({}, {"revision": "0" * 40}))
+    (refusal,) = findings(host, state, NOW, cards=Cards(hub={LLAMA: same}))
+    (warning,) = findings(host, state, NOW, cards=Cards(hub={LLAMA: other}))
+    assert (refusal.severity, f"{LLAMA} 6.0" in refusal.reason) == ("refuse", True)
+    assert (warning.severity, f"{LLAMA} 6.0 (assumed)" in warning.reason) == ("warn", True)
+
+
 def test_what_the_lab_simulates_is_not_downloaded() -> None:
     _, host = fleet_and_host("llm", sizes)
     card = replace_card(SHIPPED.hub[QWEN], simulated_weights=16 * GIB)
