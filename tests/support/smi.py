@@ -1,7 +1,8 @@
 """What nvidia-smi prints for people: its table, -L, -q, -q -x, and any CSV with a header. Pure.
 
-The probe asks by its own queries (gpus.py); this reads what a person pastes or a program logged. A table has no UUIDs and cuts names;
-nothing but a query tells the compute capability.
+Stoker itself asks by its own queries (stoker/facts/gpus.py). By this the tests read outputs of real machines (tests/data/nvidia-smi)
+and those of the lab's double, which so has to print as the real program does. A table has no UUIDs and cuts names; nothing but a query
+tells the compute capability.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _list(text: str) -> Report:
 #: Branch 610 writes KMD Version and CUDA UMD Version.
 _DRIVER = re.compile(r"(?:Driver|KMD) Version: (\S+)")
 _CUDA = re.compile(r"CUDA (?:UMD )?Version: (\d\S*)")
-_FIRST = re.compile(r"^\|\s+(\d+)\s+(\S.*?)\s+(?:On|Off|N/A)\s*\|\s+(\S+)(?:\s+\S+)?\s+\|\s+(\S+)\s+\|")
+#: Where Linux shows the persistence mode, Windows shows the driver model.
+_FIRST = re.compile(r"^\|\s+(\d+)\s+(\S.*?)\s+(?:On|Off|N/A|WDDM|TCC|MCDM)\s*\|\s+(\S+)(?:\s+\S+)?\s+\|\s+(\S+)\s+\|")
 _SECOND = re.compile(r"^\|.*\|\s+(\S+|Not Supported)(?: / +(\S+))?\s+\|.*\|$")
 _MIG_ROW = re.compile(r"^\|\s+(\d+)\s+\d+\s+\d+\s+(\d+)\s+\|\s+(\d+)MiB / +(\d+)MiB")
 #: GPU, since branch 450 GI and CI, then PID, type, name and memory. A long name pushes the memory against the edge.
@@ -157,8 +159,9 @@ def _log(text: str) -> Report:
         )
         processes += _logged_processes(uuid, body)
     return Report(
-        found.get("Driver Version", ""),
-        found.get("CUDA Version", "").replace("Not Found", ""),
+        # Branch 610 has these names beside the old ones, whose values it follows by a warning.
+        found.get("KMD Version", found.get("Driver Version", "")),
+        found.get("CUDA UMD Version", found.get("CUDA Version", "")).replace("Not Found", ""),
         tuple(gpus),
         processes=tuple(processes),
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.smi import MigDevice, read
 
 from stoker.facts.gpus import GPU_FIELDS, Gpu, GpuProcess, bus_id, kernel_module, number, processes, queried, trouble
-from stoker.facts.smi import MigDevice, read
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "nvidia-smi"
 SOURCES: dict[str, dict[str, Any]] = tomllib.loads((DATA / "SOURCES.toml").read_text(encoding="utf-8"))
@@ -26,9 +26,18 @@ def test_every_output_has_a_source_and_every_source_an_output() -> None:
     files = {path.name for path in DATA.iterdir()} - {"SOURCES.toml"}
     assert files == set(SOURCES)
     assert all(entry["source"].startswith("https://") for entry in SOURCES.values())
-    cards = {gpu["name"] for entry in SOURCES.values() for gpu in entry.get("gpus", ())}
-    assert len(files) >= 20
-    assert len(cards) >= 12
+
+
+def test_enough_outputs_are_of_real_machines() -> None:
+    verbatim = {name: entry for name, entry in SOURCES.items() if not entry.get("made")}
+    names = {gpu["name"] for entry in verbatim.values() for gpu in entry.get("gpus", ())}
+    assert len(verbatim) >= 20
+    # A name that was cut may be that of another card here.
+    assert len({name.removeprefix("NVIDIA ") for name in names if name and not name.endswith("...")}) >= 12
+    assert {name.partition("-")[0] for name in verbatim} == {"csv", "list", "q", "table", "trouble", "x"}
+    head = (DATA / "SOURCES.toml").read_text(encoding="utf-8").partition("[")[0]
+    assert f"# {len(verbatim)} are verbatim" in head
+    assert f"{len(SOURCES) - len(verbatim)} of them" in head
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -58,11 +67,16 @@ def test_an_output_says_what_its_source_says(name: str) -> None:
 
 
 def test_processes_of_a_table() -> None:
-    assert read(text("table-a100-mig.txt")).processes == (
-        GpuProcess("0", 55111, "tritonserver", 20481),
-        GpuProcess("1", 34965, "python", 14195),
-        GpuProcess("1", 46505, "python", 9807),
+    assert read(text("table-l40s.txt")).processes == (
+        GpuProcess("0", 35577, "VLLM::Worker_TP0", 43138),
+        GpuProcess("1", 35578, "VLLM::Worker_TP1", 43138),
     )
+    assert read(text("table-gtx-1080.txt")).processes == (
+        GpuProcess("0", 1013, "/usr/lib/xorg/Xorg", 92),
+        GpuProcess("0", 1736, "compiz", 63),
+        GpuProcess("0", 1893, "fcitx-qimpanel", 6),
+    )
+    assert GpuProcess("0", 34976, r"...r\frontend\Docker Desktop.exe", None) in read(text("table-windows.txt")).processes
 
 
 def test_processes_of_xml() -> None:
@@ -72,11 +86,10 @@ def test_processes_of_xml() -> None:
 
 
 def test_parts_of_a_divided_card() -> None:
-    assert read(text("table-a100-mig.txt")).mig_devices == (
-        MigDevice(1, 0, memory_mib=19968),
-        MigDevice(1, 1, memory_mib=19968),
+    assert read(text("table-a100-mig.txt")).mig_devices == (MigDevice(7, 0, memory_mib=4864),)
+    assert read(text("list-a100-mig.txt")).mig_devices == (
+        MigDevice(0, 0, "3g.40gb", "MIG-dcf43e8e-5d19-5fa8-8b1d-8aaca1e467f0"),
     )
-    assert [(part.gpu, part.profile) for part in read(text("list-a100-mig.txt")).mig_devices] == [(1, "2g.20gb")] * 3
     assert [part.memory_mib for part in read(text("x-a100-mig.xml")).mig_devices] == [9856, 9856]
 
 
