@@ -184,8 +184,8 @@ def _fields(lines: Sequence[str]) -> dict[str, str]:
 
 def _logged_processes(uuid: str, body: str) -> Iterator[GpuProcess]:
     for block in re.split(r"^\s+Process ID\s+: ", body, flags=re.MULTILINE)[1:]:
-        fields = _fields(block.splitlines())
-        pid = block.partition("\n")[0].strip()
+        pid, _, rest = block.partition("\n")
+        fields = _fields(rest.splitlines())
         yield GpuProcess(uuid, int(pid), fields.get("Name", ""), number(fields.get("Used GPU Memory", "")))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from double_processes import CARD_UUIDS, DOUBLES, environment, make_host, set_faults, smi
+from support.smi import read
 
 from lab.doubles.driver.cards import gpus_json, read_cards
 from stoker.facts.gpus import GPU_FIELDS, PROCESS_FIELDS, GpuProcess, kernel_module, processes, queried
@@ -20,11 +24,29 @@ HOLD = """
 import signal
 from lab_gpu.accounting import Allocation
 from lab_gpu.machine import read_machine
-held = Allocation(read_machine()["gpus"][0], "python3")
+held = Allocation(read_machine()["gpus"][0], "NAME")
 held.set(1024 * 1024 * 1024)
 print("held", flush=True)
 signal.pause()
 """
+
+
+OUTPUTS = DOUBLES.parents[1] / "tests" / "data" / "nvidia-smi"
+WHOLE_QUERY = "--query-gpu=index,uuid,name,memory.total,driver_version,pci.bus_id,ecc.mode.current"
+
+
+@contextlib.contextmanager
+def holding(host: Path, name: str = "python3") -> Iterator[int]:
+    """A process that holds 1 GiB of the first card; its PID."""
+    command = [sys.executable, "-c", HOLD.replace("NAME", name)]
+    holder = subprocess.Popen(command, env=environment(host), stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder.pid
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 @pytest.fixture
@@ -56,6 +78,53 @@ def test_table_has_the_layout_of_branch_580(host: Path) -> None:
     assert "|  No running processes found                                                             |" in lines
 
 
+def test_a_table_is_that_of_a_real_machine_of_branch_580(host: Path) -> None:
+    """tests/data/nvidia-smi/table-l40.txt, on a machine that has this card."""
+    machine = json.loads((host / "gpus.json").read_text())
+    l40 = {"name": "NVIDIA L40", "brand": "NVIDIA", "bus_id": "00000000:51:00.0", "memory_mib": 46068, "idle_w": 34}
+    machine |= {"driver_version": "580.95.05", "gpus": [machine["gpus"][0] | l40]}
+    (host / "gpus.json").write_text(json.dumps(machine))
+
+    def lines(text: str) -> list[str]:
+        """Without the time and the temperature."""
+        return [re.sub(r"\d\dC ", "..C ", line) for line in text.splitlines()[1:]]
+
+    assert lines(smi(host).stdout) == lines((OUTPUTS / "table-l40.txt").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], {"memory_mib", "bus_id", "driver", "cuda", "ecc"}),
+        (["-L"], {"uuid"}),
+        (["-q"], {"uuid", "memory_mib", "bus_id", "driver", "cuda", "ecc"}),
+        ([WHOLE_QUERY, "--format=csv"], {"uuid", "memory_mib", "bus_id", "driver", "ecc"}),
+    ],
+)
+def test_every_format_says_what_the_machine_has(host: Path, arguments: list[str], says: set[str]) -> None:
+    """By the reader that reads real machines' outputs (test_facts_gpus.py)."""
+    machine = json.loads((host / "gpus.json").read_text())
+    report = read(smi(host, *arguments).stdout)
+    assert report.driver == (machine["driver_version"] if "driver" in says else "")
+    assert report.cuda == (machine["cuda_version"] if "cuda" in says else "")
+    assert len(report.gpus) == len(machine["gpus"]) == 2
+    for gpu, card in zip(report.gpus, machine["gpus"], strict=True):
+        assert (gpu.index, gpu.name) == (card["index"], card["name"])
+        assert gpu.uuid == (card["uuid"] if "uuid" in says else "")
+        assert gpu.memory_mib == (card["memory_mib"] if "memory_mib" in says else 0)
+        assert gpu.bus_id == (card["bus_id"][4:].lower() if "bus_id" in says else "")
+        assert gpu.ecc == ({"on": True, "off": False}[card["ecc"]] if "ecc" in says else None)
+
+
+def test_a_process_in_the_table_and_in_the_log(host: Path) -> None:
+    name = "/opt/a/long/path/of/an/engine/bin/python3"
+    with holding(host, name) as pid:
+        table, log = (read(smi(host, *arguments).stdout) for arguments in ([], ["-q"]))
+    assert table.processes == (GpuProcess("0", pid, "...path/of/an/engine/bin/python3", 1024),)
+    assert log.processes == (GpuProcess(CARD_UUIDS[0], pid, name, 1024),)
+    assert [gpu.used_mib for gpu in table.gpus] == [gpu.used_mib for gpu in log.gpus] == [1024, 0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -84,6 +153,7 @@ def test_driver_faults(host: Path, fault: str, code: int, text: str) -> None:
     subprocess.run([*command, "driver", fault], env=environment(host), check=True)
     answer = smi(host, "-L")
     assert (answer.returncode, text in answer.stdout) == (code, True)
+    assert read(answer.stdout).trouble == {"version-mismatch": "mismatch"}.get(fault, fault)
     assert (
         subprocess.run([*command, "list"], env=environment(host), capture_output=True, text=True).stdout
         == f"driver {fault}\n"
@@ -101,15 +171,9 @@ def test_the_queries_of_the_probe(host: Path) -> None:
         ("7.0", "0000:1a:00.0", 0, True, None),
         ("6.1", "0000:3b:00.0", 0, False, None),
     ]
-    holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment(host), stdout=subprocess.PIPE, text=True)
-    assert holder.stdout
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with holding(host) as pid:
         answer = smi(host, f"--query-compute-apps={PROCESS_FIELDS}", "--format=csv,noheader,nounits")
-        assert processes(answer.stdout.splitlines()) == [GpuProcess(CARD_UUIDS[0], holder.pid, "python3", 1024)]
-    finally:
-        holder.kill()
-        holder.wait()
+        assert processes(answer.stdout.splitlines()) == [GpuProcess(CARD_UUIDS[0], pid, "python3", 1024)]
 
 
 @pytest.mark.parametrize(
@@ -124,16 +188,10 @@ def test_the_flavour_of_the_kernel_module(host: Path, fault: str, flavour: str) 
 
 
 def test_memory_lives_as_long_as_its_process(host: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment(host), stdout=subprocess.PIPE, text=True)
-    assert holder.stdout
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with holding(host) as pid:
         query = ("--query-compute-apps=pid,used_gpu_memory,gpu_uuid", "--format=csv,noheader,nounits")
-        assert smi(host, *query).stdout == f"{holder.pid}, 1024, {CARD_UUIDS[0]}\n"
-        assert f"{holder.pid}      C   python3" in smi(host).stdout
-    finally:
-        holder.kill()
-        holder.wait()
+        assert smi(host, *query).stdout == f"{pid}, 1024, {CARD_UUIDS[0]}\n"
+        assert f"{pid}      C   python3" in smi(host).stdout
     assert smi(host, "--query-gpu=memory.used", "--format=csv,noheader").stdout == "0 MiB\n0 MiB\n"
     assert not list((host / "allocations" / CARD_UUIDS[0]).iterdir())
 

@@ -76,7 +76,18 @@ def test_processes_of_a_table() -> None:
         GpuProcess("0", 1736, "compiz", 63),
         GpuProcess("0", 1893, "fcitx-qimpanel", 6),
     )
-    assert GpuProcess("0", 34976, r"...r\frontend\Docker Desktop.exe", None) in read(text("table-windows.txt")).processes
+    assert (
+        GpuProcess("0", 34976, r"...r\frontend\Docker Desktop.exe", None) in read(text("table-windows.txt")).processes
+    )
+
+
+def test_processes_of_a_log() -> None:
+    uuid = "GPU-e1f55e56-2016-d918-7dd5-7cd29c440e50"
+    assert read(text("q-rtx-4090.txt")).processes == (
+        GpuProcess(uuid, 20, "/Xwayland", None),
+        GpuProcess(uuid, 20, "/Xwayland", None),
+        GpuProcess(uuid, 23, "/Xwayland", None),
+    )
 
 
 def test_processes_of_xml() -> None:

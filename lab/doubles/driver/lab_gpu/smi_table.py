@@ -9,6 +9,8 @@ from lab_gpu.machine import Gpu, Machine
 from lab_gpu.smi_query import Card
 
 WIDE = "-" * 89
+NAME_WIDTH = 27  # of a card in the table
+PROCESS_WIDTH = 32
 COLUMNS = "+" + "-" * 41 + "+" + "-" * 24 + "+" + "-" * 22 + "+"
 
 
@@ -33,7 +35,7 @@ def summary_table(machine: Machine, gpus: list[Gpu]) -> str:
         power = f"{card.watts:>15}W / {gpu['limit_w']:>4}W"
         memory = f"{card.used:>7}MiB / {gpu['memory_mib']:>6}MiB"
         lines += [
-            f"| {gpu['index']:>3}  {gpu['name'][:30]:<31}{'On' if card.persistent else 'Off':<3} | {gpu['bus_id']:>18} Off | {ecc:>20} |",
+            f"| {gpu['index']:>3}  {_beginning(gpu['name']):<31}{'On' if card.persistent else 'Off':<3} | {gpu['bus_id']:>18} Off | {ecc:>20} |",
             f"| {fan:>3} {card.celsius:>4}C    {state}{power} | {memory} | {0:>6}%      Default |",
             "|" + " " * 41 + "|" + " " * 24 + "|" + f"{'N/A':>21} |",
             COLUMNS,
@@ -47,11 +49,19 @@ def summary_table(machine: Machine, gpus: list[Gpu]) -> str:
     apps = [(gpu, app) for gpu in gpus for app in accounting.held(gpu) if app["pid"] and app["bytes"]]
     for gpu, app in apps:
         size = f"{round(app['bytes'] / accounting.MIB)}MiB"
-        lines.append(f"| {gpu['index']:>4}   N/A  N/A {app['pid']:>15}      C   {app['name'][:35]:<35} {size:>10} |")
+        lines.append(f"| {gpu['index']:>4}   N/A  N/A {app['pid']:>15}      C   {_end(app['name']):<35} {size:>10} |")
     if not apps:
         lines.append(f"|  {'No running processes found':<87}|")
     lines.append(f"+{WIDE}+")
     return "\n".join(lines)
+
+
+def _beginning(name: str) -> str:
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
+
+
+def _end(name: str) -> str:
+    return name if len(name) <= PROCESS_WIDTH else f"...{name[3 - PROCESS_WIDTH :]}"
 
 
 def full_report(machine: Machine, gpus: list[Gpu]) -> str:
@@ -94,14 +104,17 @@ def full_report(machine: Machine, gpus: list[Gpu]) -> str:
         for app in apps:
             size = round(app["bytes"] / accounting.MIB)
             lines += [
+                _entry(2, "GPU instance ID", "N/A"),
+                _entry(2, "Compute instance ID", "N/A"),
                 _entry(2, "Process ID", str(app["pid"])),
                 _entry(3, "Type", "C"),
                 _entry(3, "Name", app["name"]),
                 _entry(3, "Used GPU Memory", f"{size} MiB"),
             ]
-    return "\n".join([*lines, ""])
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _entry(level: int, name: str, value: str) -> str:
     indent = "    " * level
-    return f"{indent}{name:<{50 - len(indent)}} : {value}"
+    return f"{indent}{name:<{42 - len(indent)}}: {value}"
