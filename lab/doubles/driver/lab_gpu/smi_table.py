@@ -9,8 +9,8 @@ from lab_gpu.machine import Gpu, Machine
 from lab_gpu.smi_query import Card
 
 WIDE = "-" * 89
-NAME_WIDTH = 27  # of a card in the table
-PROCESS_WIDTH = 32
+# Characters of a name in the table, as the cut names in tests/data/nvidia-smi show: a card loses its end, a process its beginning.
+NAME_WIDTH, PROCESS_WIDTH = 27, 32
 COLUMNS = "+" + "-" * 41 + "+" + "-" * 24 + "+" + "-" * 22 + "+"
 
 
