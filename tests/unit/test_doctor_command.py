@@ -10,10 +10,12 @@ from support.commands import Done, run
 from support.fleet import LLM, PROJECT
 from support.states import fleet_and_host
 
+from stoker.description import Description
 from stoker.doctor.command import _options, ask
 from stoker.inventory import GROUP_DATA_VARIABLE
 from stoker.models.card import Cards
 from stoker.smoke.ssh import Login
+from stoker.spec.fleet import Fleet, Host
 
 
 def doctor(*argv: str) -> Done:
@@ -35,12 +37,16 @@ def test_a_description_that_cannot_be_used(argv: tuple[str, ...], named: str) ->
     assert done.out == ""
 
 
+def described(fleet: Fleet, host: Host) -> Description:
+    return Description(None, fleet, Cards(), [host])
+
+
 def test_a_host_that_cannot_be_reached_is_unknown() -> None:
     def refused() -> None:
         raise OSError("Connection refused")
 
     fleet, host = fleet_and_host()
-    (only,) = ask(fleet, host, Login(refused, ("ssh", host.name)), (), Cards())  # type: ignore[arg-type]
+    (only,) = ask(described(fleet, host), host, Login(refused, ("ssh", host.name)), ())  # type: ignore[arg-type]
     assert (only.name, only.verdict) == ("connection", "unknown")
     assert "Connection refused" in only.detail
     assert f"ssh {host.name}" in only.fix
@@ -48,7 +54,7 @@ def test_a_host_that_cannot_be_reached_is_unknown() -> None:
 
 def test_a_host_without_ssh_is_unknown() -> None:
     fleet, host = fleet_and_host()
-    (only,) = ask(fleet, host, None, (), Cards())
+    (only,) = ask(described(fleet, host), host, None, ())
     assert (only.verdict, only.detail) == ("unknown", "it is not reached by SSH")
     assert only.fix
 
