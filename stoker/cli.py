@@ -35,7 +35,9 @@ GroupData = Annotated[
     ),
 ]
 
-Limit = Annotated[list[str] | None, typer.Option(metavar="HOST", help="Only this host or pattern. May be repeated.")]
+Limit = Annotated[
+    list[str] | None, typer.Option(metavar="HOST", help="Only this host, group or pattern. May be repeated.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
@@ -58,9 +60,7 @@ def check_description(inventory: Inventory = Path("inventory.py"), group_data: G
 def deploy(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Only this host, group or pattern. May be repeated.")
-    ] = None,
+    limit: Limit = None,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="INSTANCE", help="Touch only this instance's container, and no gateway. May be repeated."),

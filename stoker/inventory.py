@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,29 @@ def fleet_of(inventory: Any, path: Path, overlays: Sequence[str] = ()) -> Fleet:
         for file in sorted(folder.glob("*.py"))
     }
     return build_fleet(raw_hosts, files)
+
+
+def limited(inventory: Any, patterns: Sequence[str]) -> list[Any] | None:
+    """pyinfra's hosts that ``--limit`` names: each pattern is a group or matches hosts. None: no pattern. Raises SpecError for one without a host."""
+    if not patterns:
+        return None
+    chosen: dict[Any, None] = {}
+    for pattern in patterns:
+        hits = list(inventory.groups.get(pattern) or [host for host in inventory if fnmatch(host.name, pattern)])
+        if not hits:
+            raise SpecError(
+                [
+                    Problem(
+                        "--limit",
+                        "pattern",
+                        repr(pattern),
+                        "no host and no group has this name",
+                        f"use one of {', '.join([*(host.name for host in inventory), *inventory.groups])}",
+                    )
+                ]
+            )
+        chosen.update(dict.fromkeys(hits))
+    return list(chosen)
 
 
 def data_folders(path: Path, overlays: Iterable[str]) -> list[Path]:

@@ -20,6 +20,9 @@ from stoker.spec.fleet import Host
 
 FITS, REFUSED, NOT_STARTED = 0, 1, 3
 
+#: Container -> what its log said, on one host.
+Logged = Mapping[str, Measured]
+
 
 def plan(
     inventory: Path,
@@ -36,7 +39,8 @@ def plan(
         return NOT_STARTED
     found, errors = _ask_all(described) if live else ({}, {})
     states = {name: parse(output.splitlines()) for name, output in found.items()}
-    logged = {name: measured for output in found.values() for name, measured in read_logs(output).items()}
+    # By host: hosts of one group have containers of the same names.
+    logged = {name: read_logs(output) for name, output in found.items()}
     plans = [plan_host(host, described.cards, states.get(host.name)) for host in described.hosts]
     if as_json:
         _print_json(plans, logged, errors)
@@ -74,20 +78,20 @@ def _ask_all(described: Description) -> tuple[dict[str, str], dict[str, str]]:
     )
 
 
-def _print_json(plans: Sequence[HostPlan], logged: Mapping[str, Measured], errors: Mapping[str, str]) -> None:
-    hosts = [as_data(one, logged) | {"error": errors.get(one.host, "")} for one in plans]
+def _print_json(plans: Sequence[HostPlan], logged: Mapping[str, Logged], errors: Mapping[str, str]) -> None:
+    hosts = [as_data(one, logged.get(one.host, {})) | {"error": errors.get(one.host, "")} for one in plans]
     print(json.dumps({"verdict": level(plans), "hosts": hosts}, indent=2))
 
 
 def _print(
     plans: Sequence[HostPlan],
-    logged: Mapping[str, Measured],
+    logged: Mapping[str, Logged],
     errors: Mapping[str, str],
     states: Mapping[str, HostState],
 ) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for one in plans:
-        for line in lines(one, logged):
+        for line in lines(one, logged.get(one.host, {})):
             console.print(line)
         if one.host in errors:
             console.print(f"  [red]not asked[/]: {errors[one.host]}; shown as described")

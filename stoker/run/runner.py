@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from pyinfra_cli.log import setup_logging
 from pyinfra_cli.prints import build_plan_json
 from pyinfra_cli.util import exec_file, load_deploy_file
 
-from stoker.inventory import data_folders, fleet_of, load_inventory
+from stoker.inventory import data_folders, fleet_of, limited, load_inventory
 from stoker.models.card import load_cards
 from stoker.plan.finding import refusals, warnings
 from stoker.run import interrupt, show
@@ -96,7 +95,7 @@ def deploy(options: Options) -> int:
             options.adopting,
             load_cards(data_folders(options.inventory, options.overlays)),
         )
-        limit = _limited(inventory, options.limit) or _with_instances(inventory, run)
+        limit = limited(inventory, options.limit) or _with_instances(inventory, run)
         _check_deploy_file(options.deploy_file)
     except (SpecError, UnsupportedPyinfra) as error:
         print(error, file=sys.stderr)
@@ -109,28 +108,6 @@ def deploy(options: Options) -> int:
         status = _guarded(state, options, run)
         show.end(status, time.monotonic() - began)
         return status
-
-
-def _limited(inventory: Any, patterns: list[str]) -> list[Any] | None:
-    if not patterns:
-        return None
-    chosen: dict[Any, None] = {}
-    for pattern in patterns:
-        hits = list(inventory.groups.get(pattern) or [host for host in inventory if fnmatch(host.name, pattern)])
-        if not hits:
-            raise SpecError(
-                [
-                    Problem(
-                        "--limit",
-                        "pattern",
-                        repr(pattern),
-                        "no host and no group has this name",
-                        f"use one of {', '.join([*(host.name for host in inventory), *inventory.groups])}",
-                    )
-                ]
-            )
-        chosen.update(dict.fromkeys(hits))
-    return list(chosen)
 
 
 def _with_instances(inventory: Any, run: Session) -> list[Any] | None:
