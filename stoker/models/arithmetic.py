@@ -79,9 +79,11 @@ def _quantisation(given: Any, loaded_bytes: int) -> Callable[[Linear], int]:
     """Linear -> bytes of one such matrix without its bias."""
     if given is None:
         return lambda linear: linear.inputs * linear.outputs * loaded_bytes
+    if not isinstance(given, Mapping):
+        raise NotUnderstood("config.json has a quantization_config of another form")
     quantisation = _Config(given)
     method = str(given.get("quant_method", ""))
-    left_out = [str(name) for name in given.get("modules_to_not_convert") or []]
+    left_out = _names(given.get("modules_to_not_convert") or [])
     special = [name for name in left_out if name.rpartition(".")[2] not in _NEVER_QUANTISED]
     if special or given.get("modules_in_block_to_quantize") or given.get("dynamic") or given.get("lm_head"):
         raise NotUnderstood("the checkpoint is quantised in a special choice of its parts")
@@ -92,6 +94,12 @@ def _quantisation(given: Any, loaded_bytes: int) -> Callable[[Linear], int]:
     raise NotUnderstood(f"the checkpoint is quantised by {method or 'an unnamed method'!r}")
 
 
+def _names(given: object) -> list[str]:
+    if not isinstance(given, list):
+        raise NotUnderstood("config.json has no list 'modules_to_not_convert'")
+    return [str(name) for name in given]
+
+
 def _grouped(quantisation: _Config, g_idx: bool) -> Callable[[Linear], int]:
     """GPTQ and AWQ: packed weights; for each group of inputs scales of 2 bytes and packed zero points; GPTQ: 4 bytes for each input.
 
@@ -99,6 +107,8 @@ def _grouped(quantisation: _Config, g_idx: bool) -> Callable[[Linear], int]:
     """
     bits = quantisation.number("bits", quantisation.values.get("w_bit"))
     group = quantisation.values.get("group_size", quantisation.values.get("q_group_size", 128))
+    if not isinstance(group, int) or (group < 1 and group != -1):
+        raise NotUnderstood(f"config.json has the group_size {group!r}")
 
     def size_of(linear: Linear) -> int:
         groups = 1 if group == -1 else -(-linear.inputs // group)
@@ -113,6 +123,8 @@ def _fp8(block: Any) -> Callable[[Linear], int]:
     """8 bits a weight, and float32 scales: one for each block, or one for the matrix."""
     if block is None:
         return lambda linear: linear.inputs * linear.outputs + 4
+    if not (isinstance(block, list) and len(block) == 2 and all(isinstance(side, int) and side > 0 for side in block)):
+        raise NotUnderstood(f"config.json has the weight_block_size {block!r}")
     rows, columns = block
     return lambda linear: linear.inputs * linear.outputs + 4 * -(-linear.outputs // rows) * -(-linear.inputs // columns)
 

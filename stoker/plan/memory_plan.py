@@ -219,11 +219,14 @@ def _number(given: Mapping[str, object], name: str, default: int | None) -> int 
     value = given.get(name)
     if value is None:
         return default
-    if isinstance(value, int):
-        return value
     text = str(value)
+    if name == "max-model-len" and text.lower() in ("auto", "-1"):
+        raise ValueError(f"with {name} = {value!r} vLLM takes the longest context that the card holds")
     head, suffix = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
     try:
-        return int(float(head) * _SUFFIXES[suffix])
-    except (ValueError, KeyError):
-        raise ValueError(f"{name} = {value!r} is no number that the plan can count with") from None
+        number = int(float(head) * _SUFFIXES[suffix])
+    except (ValueError, KeyError, OverflowError):
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} = {value!r} is no number that the plan can count with")
+    return number

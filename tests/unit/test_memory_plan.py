@@ -196,3 +196,50 @@ def test_the_labs_cards_state_what_its_models_simulate() -> None:
         assert card.simulated_weights == round(models[repository]["weights_gib"] * GIB)
         (config,) = (ROOT / "lab/models/configs" / repository).glob("config.json")
         assert card.config == json.loads(config.read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"max_model_len": -1}, "takes the longest context that the card holds"),
+        ({"max_model_len": "auto"}, "takes the longest context that the card holds"),
+        ({"max_model_len": 0}, "max-model-len = 0 is no number"),
+        ({"block_size": -16}, "block-size = -16 is no number"),
+        ({"pipeline_parallel_size": -1, "tensor_parallel_size": -1}, "tensor-parallel-size = -1 is no number"),
+    ],
+)
+def test_arguments_that_cannot_be_counted_with_are_named(changes: dict[str, Any], why: str) -> None:
+    (one,) = [one for one in planned(change=arguments("llm", 4, **changes)).instances if one.name == QWEN]
+    assert why in one.unknown
+
+
+def with_config(**changes: Any) -> Cards:
+    """The default cards, with changes to the configuration of Qwen."""
+    repository = "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8"
+    card = KNOWN.hub[repository]
+    return Cards(
+        {**KNOWN.hub, repository: card.model_copy(update={"config": {**card.config, **changes}})}, KNOWN.ollama
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_position_embeddings": 0},
+        {"max_position_embeddings": -1},
+        {"rope_scaling": {"rope_type": "linear", "factor": 0}},
+        {"rope_scaling": {"rope_type": "linear", "factor": float("inf")}},
+        {"attn_type_list": [[1]]},
+        {"quantization_config": "gptq"},
+        {"quantization_config": {"quant_method": "gptq", "bits": 8, "group_size": 0}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 8, "group_size": "x"}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 8, "modules_to_not_convert": 5}},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": 3}},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}},
+    ],
+)
+def test_a_card_with_a_strange_configuration_leaves_its_instance_unknown(changes: dict[str, Any]) -> None:
+    plan = planned(change=arguments("llm", 4, max_model_len=None), known=with_config(**changes))
+    (one,) = [one for one in plan.instances if one.name == QWEN]
+    assert one.unknown
+    assert all(each.prediction for each in plan.instances if each.name != QWEN)

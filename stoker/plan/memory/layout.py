@@ -7,6 +7,7 @@ and models/cohere2/ (what their config.json leaves out).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -140,7 +141,7 @@ def layout_of(config: Config) -> Layout:
 
 def _all_full(types: object) -> bool:
     """MiniMax says 1 for a layer with full attention, 0 for a linear one."""
-    return isinstance(types, list) and set(types) == {1}
+    return isinstance(types, list) and all(one == 1 for one in types)
 
 
 def _text(config: Config) -> Config:
@@ -228,7 +229,7 @@ def _by_types(config: Config, types: object, layers: int) -> tuple[int | None, .
 def _positions(config: Config, kind: str) -> int | None:
     """The longest context vLLM derives: with rope scaling the product, except where the number stands for it already."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length")
-    found = [value for name in names if isinstance(value := config.get(name), int)]
+    found = [value for name in names if isinstance(value := config.get(name), int) and value > 0]
     if not found:
         return None
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
@@ -238,6 +239,8 @@ def _positions(config: Config, kind: str) -> int | None:
     factor = scaling.get("factor")
     if rope in ("su", "longrope", "llama3", "default", "mrope") or not isinstance(factor, int | float):
         return min(found)
+    if not 0 < factor < math.inf:
+        raise UnknownLayout("rope_scaling", f"a factor of {factor} is none")
     original = scaling.get("original_max_position_embeddings")
     start = original if rope == "yarn" and isinstance(original, int) else min(found)
     return int(start * factor)
