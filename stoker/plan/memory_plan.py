@@ -16,7 +16,8 @@ from stoker.models.weights import FLOAT_BYTES, UnknownSize, Weights, of_card, of
 from stoker.plan.compatibility import engine_version
 from stoker.plan.memory.card import CardSum, FixedUse, card_sum
 from stoker.plan.memory.kv_cache import DEFAULT_BLOCK_SIZE, CacheSettings, version_of
-from stoker.plan.memory.layout import UnknownLayout, layout_of
+from stoker.plan.memory.layout import UnknownLayout, attention_heads, layout_of
+from stoker.plan.memory.limits import limits
 from stoker.plan.memory.predict import InstanceMemory, Prediction, predict
 from stoker.plan.memory.verdict import Verdict, judge_card, judge_instance
 from stoker.spec.fleet import Host
@@ -149,18 +150,26 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
     try:
         weights = _weights(host, instance, model, card, state)
         memory = instance_memory(instance, host.image_of(instance), card, weights.bytes)
+        heads = attention_heads(card.config)
     except (UnknownSize, UnknownLayout, ValueError) as error:
         return unknown(str(error), "watch its first start; the engine's log says what it takes")
     prediction = predict(memory, total)
+    refused = tuple(limits(prediction, heads, _longer_allowed(instance)))
     return InstancePlan(
         instance.name,
         instance.model,
         instance.gpus,
         weights,
         prediction,
-        verdict=judge_instance(prediction),
+        verdict=Verdict(instance.name, refused) if refused else judge_instance(prediction),
         doubt=mismatch(card, model) or "",
     )
+
+
+def _longer_allowed(instance: Instance) -> bool:
+    """Whether vLLM does not hold an instance to the context of the model's configuration, or is given another configuration."""
+    said = instance.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "")
+    return said in ("1", "true", "True") or any(name.partition(".")[0] == "hf-overrides" for name in instance.arguments)
 
 
 def _weights(host: Host, instance: Instance, model: HubModel, card: ModelCard, state: HostState | None) -> Weights:

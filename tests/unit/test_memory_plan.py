@@ -243,3 +243,41 @@ def test_a_card_with_a_strange_configuration_leaves_its_instance_unknown(changes
     (one,) = [one for one in plan.instances if one.name == QWEN]
     assert one.unknown
     assert all(each.prediction for each in plan.instances if each.name != QWEN)
+
+
+def test_a_context_beyond_the_models_own_is_refused_with_one_that_starts() -> None:
+    two_cards = {"tensor_parallel_size": 2, "max_num_seqs": 8}
+
+    def change(length: int, **environment: str) -> Callable[[Data], None]:
+        def both(data: Data) -> None:
+            arguments("llm", 4, max_model_len=length, **two_cards)(data)
+            instances(data, "llm")[4].update(gpus=[1, 2], environment=environment)
+            instances(data, "llm")[2:4] = []
+
+        return both
+
+    (refusal,) = [one for one in said(change(40_000)) if one.instance == QWEN]
+    assert (refusal.severity, refusal.remedy) == ("refuse", "max-model-len 32768")
+    assert "the 32768 tokens that the model's configuration allows" in refusal.reason
+    assert said(change(32_768)) == []
+    assert said(change(40_000, VLLM_ALLOW_LONG_MAX_MODEL_LEN="1")) == []
+
+
+def alone(cards: int, **changes: Any) -> tuple[str, tuple[str, ...]]:
+    """Qwen by itself on so many cards: its level, and what would help."""
+    _, host = fleet_and_host("llm")
+    stack = host.stacks[0]
+    qwen = stack.instances[4]
+    given = {**qwen.arguments, "max-num-seqs": 8, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    qwen = qwen.model_copy(update={"gpus": tuple(range(cards)), "arguments": given})
+    stack = stack.model_copy(update={"instances": (qwen,), "gateway": None})
+    verdict = plan_host(replace(host, stacks=(stack,)), KNOWN).instances[0].verdict
+    assert verdict is not None
+    return verdict.level, tuple(remedy for finding in verdict.findings for remedy in finding.remedies)
+
+
+def test_heads_that_the_cards_cannot_share_are_refused_with_what_works() -> None:
+    in_turn = "pipeline-parallel-size 3 without tensor-parallel-size"
+    assert alone(3, tensor_parallel_size=3) == ("refuse", ("tensor-parallel-size 2 on 2 cards", in_turn))
+    assert alone(2, tensor_parallel_size=2) == ("fit", ())
+    assert alone(3, pipeline_parallel_size=3) == ("fit", ())

@@ -139,6 +139,12 @@ def layout_of(config: Config) -> Layout:
     return Layout("keys and values", windows, kv_heads, size, 0, _positions(text, kind), _vocabulary(text))
 
 
+def attention_heads(config: Config) -> int | None:
+    """Of the model's attention; None where config.json does not say."""
+    text, names = _text(config), ("num_attention_heads", "n_head", "n_heads")
+    return _number(text, *names) if _has(text, *names) else None
+
+
 def _all_full(types: object) -> bool:
     """MiniMax says 1 for a layer with full attention, 0 for a linear one."""
     return isinstance(types, list) and all(one == 1 for one in types)

@@ -123,21 +123,26 @@ def _relief(one: Prediction) -> Iterator[str]:
 
 def _remedies(one: Prediction) -> Iterator[str]:
     """What lets it start for certain: each is the smallest change of its kind, and was predicted."""
-    shorter = _longest(one, _starts)
+    shorter = longest_start(one)
     if shorter:
         yield f"max-model-len {shorter}"
     if one.instance.kv_cache_memory_bytes is not None:
         yield f"kv-cache-memory-bytes {one.needed}"
         return
     for percent in range(math.floor(one.instance.utilization * 100) + 1, round(MOST_UTILIZATION * 100) + 1):
-        if _starts(predict(replace(one.instance, utilization=percent / 100), one.total)):
+        if starts(predict(replace(one.instance, utilization=percent / 100), one.total)):
             yield f"gpu-memory-utilization {percent / 100:g}, if the card has no one else on it"
             return
 
 
-def _starts(one: Prediction) -> bool:
+def starts(one: Prediction) -> bool:
     """For certain, whatever this start leaves it."""
     return one.least_available >= one.needed
+
+
+def longest_start(one: Prediction) -> int | None:
+    """The longest context under its own with which it starts for certain."""
+    return _longest(one, starts)
 
 
 def _longest(one: Prediction, good: Callable[[Prediction], bool]) -> int | None:
@@ -192,7 +197,7 @@ def _room(card: CardSum) -> Iterator[str]:
     if len(smaller) != len(card.instances) or not smaller:
         return
     fits = card_sum(card.total, smaller, card.fixed).leftover >= 0
-    if fits and all(_starts(one) for one in smaller):
+    if fits and all(starts(one) for one in smaller):
         yield f"gpu-memory-utilization {percent / 100:g} for each of the {len(smaller)}"
 
 
