@@ -204,9 +204,9 @@ def _not_all(found: Found, done: Sequence[str], name: str, status: int) -> None:
     console.print(f"[red bold]Not finished[/]: {escape(found.host.name)}")
     console.print(f"  replaced:     {', '.join(done) or 'none'}")
     console.print(f"  not replaced: {', '.join(rest) or 'none'}")
-    if status == Exit.FAILED:
+    failed = [name] if name else gateways
+    if status == Exit.FAILED and failed:  # without a name go-back.sh brings everything back
         script_path = f"{found.directory}/{GO_BACK}"
-        failed = [name] if name else gateways
         _on(found, f"test ! -e {script_path} || sh {script_path} {shlex.join(failed)}", _GO_BACK_SECONDS)
     console.print("  to go on from here:  stoker adopt")
     if done:
