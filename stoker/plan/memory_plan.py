@@ -18,7 +18,7 @@ from stoker.plan.memory.card import CardSum, FixedUse, card_sum
 from stoker.plan.memory.kv_cache import DEFAULT_BLOCK_SIZE, CacheSettings, version_of
 from stoker.plan.memory.layout import UnknownLayout, attention_heads, layout_of
 from stoker.plan.memory.limits import limits
-from stoker.plan.memory.predict import InstanceMemory, Prediction, predict
+from stoker.plan.memory.predict import GIB, InstanceMemory, Prediction, predict
 from stoker.plan.memory.verdict import Verdict, judge_card, judge_instance
 from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import GpuName, label
@@ -134,8 +134,10 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
     def unknown(why: str, remedy: str) -> InstancePlan:
         return InstancePlan(instance.name, instance.model, instance.gpus, unknown=why, remedy=remedy)
 
+    if not total:
+        return unknown("none of its cards is there, or it does not tell its memory", "see the check of the cards")
     if isinstance(card, OllamaCard):
-        use = FixedUse(instance.name, card.estimate.high)
+        use = FixedUse(instance.name, card.estimate.high, card.estimate.low)
         weights = Weights(card.size, card.source.size)
         return InstancePlan(instance.name, instance.model, instance.gpus, weights=weights, fixed=use)
     if card is None or not isinstance(model, HubModel):
@@ -145,8 +147,6 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
         return unknown(
             f"there is no card of {model.repository}", f"stoker models describe {model.repository} --output {file}"
         )
-    if not total:
-        return unknown("none of its cards is there", "see the check of the cards")
     try:
         weights = _weights(host, instance, model, card, state)
         memory = instance_memory(instance, host.image_of(instance), card, weights.bytes)
@@ -186,8 +186,14 @@ def _weights(host: Host, instance: Instance, model: HubModel, card: ModelCard, s
 def instance_memory(instance: Instance, image: str, card: ModelCard, weights_bytes: int) -> InstanceMemory:
     """An instance's arguments and its model's card as what the arithmetic asks for, with vLLM's defaults. Raises ValueError."""
     layout = layout_of(card.config)
-    version = version_of(engine_version(image).version)
+    version = version_of(engine_version(image, "vllm").version)
     given = instance.arguments
+    if given.get("quantization") and not card.config.get("quantization_config"):
+        raise ValueError(
+            f"quantization = {given['quantization']!r} makes weights smaller while they are loaded; how small is not computed here"
+        )
+    if given.get("offload-group-size"):
+        raise ValueError("how much of the weights offload-group-size leaves on the card is not computed here")
     length = _number(given, "max-model-len", layout.positions)
     if length is None:
         raise ValueError("neither max-model-len nor the model's configuration says how long its context is")
@@ -196,6 +202,7 @@ def instance_memory(instance: Instance, image: str, card: ModelCard, weights_byt
         name=instance.name,
         layout=layout,
         weights_bytes=weights_bytes,
+        offloaded_bytes=_gibibytes(given.get("cpu-offload-gb")),
         max_model_len=length,
         settings=CacheSettings(
             version=version,
@@ -205,6 +212,7 @@ def instance_memory(instance: Instance, image: str, card: ModelCard, weights_byt
             kv_cache_dtype=str(given.get("kv-cache-dtype") or "auto"),
             tensor_parallel=_number(given, "tensor-parallel-size", 1) or 1,
             pipeline_parallel=_number(given, "pipeline-parallel-size", 1) or 1,
+            decode_context_parallel=_number(given, "decode-context-parallel-size", 1) or 1,
             hybrid=not given.get("disable-hybrid-kv-cache-manager"),
         ),
         utilization=_share(given.get("gpu-memory-utilization"), version),
@@ -213,6 +221,11 @@ def instance_memory(instance: Instance, image: str, card: ModelCard, weights_byt
         kv_cache_memory_bytes=_number(given, "kv-cache-memory-bytes", None),
         num_gpu_blocks_override=_number(given, "num-gpu-blocks-override", None),
     )
+
+
+def _gibibytes(given: object) -> int:
+    """vLLM calls them GB and counts GiB (cpu_offload_gb: "the space in GiB to offload to CPU, per GPU")."""
+    return round(given * GIB) if isinstance(given, int | float) and given > 0 else 0
 
 
 def _share(given: object, version: tuple[int, int]) -> float:

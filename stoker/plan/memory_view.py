@@ -43,11 +43,19 @@ def lines(plan: HostPlan, logged: Mapping[str, Measured]) -> Iterator[str]:
         for use in card.sum.fixed:
             yield f"    {escape(use.name)}  {escape(by_name[use.name].model)}: up to {gib(use.bytes)}, an estimate"
         for name in card.unknown:
-            yield f"    [yellow]{escape(name)}[/]  {escape(by_name[name].model)}: {escape(by_name[name].unknown)}"
-            yield f"      to do: {escape(by_name[name].remedy)}"
+            yield from _unknown(by_name[name])
         yield from _findings(card.verdict.findings)
+    on_cards = {name for card in plan.cards for name in card.unknown}
+    for one in plan.instances:
+        if one.unknown and one.name not in on_cards:  # none of its cards is there
+            yield from _unknown(one)
     for name, why in plan.not_applicable.items():
         yield f"  {escape(name)}: {escape(why)}"
+
+
+def _unknown(one: InstancePlan) -> Iterator[str]:
+    yield f"    [yellow]{escape(one.name)}[/]  {escape(one.model)}: {escape(one.unknown)}"
+    yield f"      to do: {escape(one.remedy)}"
 
 
 def _bar(card: CardPlan) -> str:

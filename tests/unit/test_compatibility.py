@@ -194,6 +194,7 @@ def test_the_worst_comes_first() -> None:
         ("vllm/vllm-openai@sha256:" + "a" * 64, "0.19.1", 12, False, False),
         ("vllm/vllm-openai:gemma", "0.19.1", 12, False, False),
         ("someone/vllm-v100:v0.25.1", "0.25.1", 13, True, True),
+        ("nvcr.io/nvidia/vllm:25.10-py3", "0.19.1", 12, False, True),
         ("ollama/ollama:0.32.15", "0.32.15", 12, True, False),
         ("ollama/ollama:latest", "0.32.15", 12, False, False),
     ],
@@ -226,6 +227,14 @@ def test_a_fork_may_do_what_the_release_cannot() -> None:
     found = rows(replace(V100, image="someone/vllm-v100:v0.25.1", driver="590.48.01"))
     assert (found["vllm-volta"].verdict, found["third-party-image"].verdict) == ("warn", "warn")
     assert found["driver-after-580"].verdict == "refuse"  # no image changes the driver
+
+
+def test_an_image_of_any_name_is_of_the_engine_that_is_described() -> None:
+    found = rows(replace(P40, image="registry.example.org/embedding@sha256:" + "a" * 64, driver="535.183.01"))
+    assert (found["ollama-pascal-driver"].verdict, "0.32.15 is assumed" in found["version-assumed"].reason) == (
+        "warn",
+        True,
+    )
 
 
 def test_every_row_names_a_place_that_exists() -> None:

@@ -281,3 +281,47 @@ def test_heads_that_the_cards_cannot_share_are_refused_with_what_works() -> None
     assert alone(3, tensor_parallel_size=3) == ("refuse", ("tensor-parallel-size 2 on 2 cards", in_turn))
     assert alone(2, tensor_parallel_size=2) == ("fit", ())
     assert alone(3, pipeline_parallel_size=3) == ("fit", ())
+
+
+def test_weights_that_lie_in_the_machines_memory_are_not_on_the_card() -> None:
+    assert alone(1, gpu_memory_utilization=0.45)[0] == "refuse"
+    assert alone(1, gpu_memory_utilization=0.45, cpu_offload_gb=10)[0] == "fit"
+
+
+@pytest.mark.parametrize("changes", [{"quantization": "fp8"}, {"offload_group_size": 8}])
+def test_weights_that_shrink_while_they_are_loaded_are_not_guessed(changes: dict[str, Any]) -> None:
+    plan = planned(change=arguments("llm", 4, **changes), known=with_config(quantization_config=None))
+    (one,) = [one for one in plan.instances if one.name == QWEN]
+    assert "not computed here" in one.unknown
+
+
+def test_an_estimate_warns_and_refuses_only_by_its_lower_end() -> None:
+    """Ollama's model beside vLLM: 1.5 to 2.0 GiB, and 31.68 GiB less 0.94 of them are 1.90."""
+    _, host = fleet_and_host("llm")
+    _, other = fleet_and_host("embedding")
+    stack, ollama = host.stacks[0], other.stacks[0].instances[0].model_copy(update={"gpus": (2,)})
+    levels = {}
+    for share in (0.85, 0.94, 0.98):
+        qwen = stack.instances[4]
+        qwen = qwen.model_copy(update={"arguments": {**qwen.arguments, "gpu-memory-utilization": share}})
+        both = stack.model_copy(update={"instances": (qwen, ollama), "gateway": None})
+        (card,) = plan_host(replace(host, stacks=(both,)), KNOWN).cards
+        levels[share] = card.verdict.level
+    assert levels == {0.85: "fit", 0.94: "warn", 0.98: "refuse"}
+
+
+def test_more_cache_is_a_remedy_only_where_the_card_has_room_for_it() -> None:
+    more = f"kv-cache-memory-bytes {3 * GIB}, if the card has no one else on it"
+    assert alone(1, kv_cache_memory_bytes=GIB) == ("refuse", ("max-model-len 5376", more))
+    # 15.50 GiB of weights, 12 of cache and what it takes to compute leave less than nothing to CUDA itself.
+    level, remedies = alone(1, kv_cache_memory_bytes=GIB, max_model_len=32768, dtype="float32", max_num_seqs=256)
+    assert (level, any("kv-cache-memory-bytes" in one for one in remedies)) == ("refuse", False)
+
+
+def test_an_instance_whose_card_is_gone_is_shown() -> None:
+    for group, name in (("llm", QWEN), ("embedding", "ollama_bge_1")):
+        _, host = fleet_and_host(group)
+        there = bare(host).gpus[:-1]
+        text = "\n".join(lines(planned(group, gpus=there), {}))
+        assert f"{name}[/]" in text
+        assert "none of its cards is there" in text

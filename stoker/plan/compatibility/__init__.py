@@ -27,7 +27,7 @@ class Answer:
 
 def answers(question: Question) -> list[Answer]:
     """Every row that holds, the worst first. Empty: nothing that is known speaks against it."""
-    version = engine_version(question.image)
+    version = engine_version(question.image, question.engine)
     found = [_answer(row, question, version) for row in ROWS if row.holds(question, version)]
     return sorted(found, key=lambda answer: _ORDER.index(answer.verdict))
 

@@ -26,7 +26,8 @@ PINNED: dict[Engine, str] = {"vllm": str(vllm.known()["version"]), "ollama": "0.
 #: From this release on vLLM's images are built on CUDA 13 (pull request vllm#39878); `-cuNNN` in a tag says otherwise.
 VLLM_CUDA_13 = (0, 20, 0)
 
-_VERSION = re.compile(r"v?(\d+\.\d+(?:\.\d+)?)(?:\.post\d+)?(?=$|[-+_])")
+#: One digit before the first point: both engines' releases begin with 0, and a tag such as 25.10 is a date.
+_VERSION = re.compile(r"v?(\d\.\d+(?:\.\d+)?)(?:\.post\d+)?(?=$|[-+_])")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class EngineVersion:
     newest: bool = False  #: a moving tag of the publisher: this release or a later one
 
 
-def engine_version(image: str) -> EngineVersion:
-    """The version in the image's tag; else an assumption, with its reason."""
+def engine_version(image: str, engine: Engine | None = None) -> EngineVersion:
+    """The version in the image's tag; else an assumption, with its reason. ``engine``: what is described; None: by the image's name."""
     name = image.partition("@")[0]
     repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
     official = OFFICIAL.get("/".join(repository.split("/")[-2:]))
-    engine: Engine = official or ("ollama" if "ollama" in repository.lower() else "vllm")
+    engine = engine or official or ("ollama" if "ollama" in repository.lower() else "vllm")
     newest, assumed = False, ""
     found = _VERSION.match(tag)
     if found:

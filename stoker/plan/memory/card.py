@@ -19,6 +19,8 @@ class FixedUse:
 
     name: str
     bytes: int
+    #: In the best case, where ``bytes`` is an estimate; None: as much.
+    least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class CardSum:
             ),
             default=0,
         )
-        return least + self.fixed_bytes > self.total
+        fixed = sum(use.bytes if use.least is None else use.least for use in self.fixed)
+        return least + fixed > self.total
 
 
 def card_sum(total: int, instances: Sequence[Prediction], fixed: Sequence[FixedUse] = ()) -> CardSum:

@@ -50,6 +50,8 @@ class InstanceMemory:
     enforce_eager: bool = False
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
+    #: Of each card's weights, as many at most lie in the machine's own memory (--cpu-offload-gb).
+    offloaded_bytes: int = 0
 
     @property
     def cards(self) -> int:
@@ -111,7 +113,7 @@ def predict(instance: InstanceMemory, card_total_bytes: int) -> Prediction:
     """The engine's own arithmetic with what is known."""
     pool = pool_of(instance.layout, instance.settings)
     requested = math.ceil(card_total_bytes * instance.utilization)
-    weights = -(-instance.weights_bytes // instance.cards)
+    weights = max(-(-instance.weights_bytes // instance.cards) - instance.offloaded_bytes, 0)
     other = other_of(instance)
     graphs = GRAPHS if instance.settings.version >= SUBTRACTS_GRAPHS and not instance.enforce_eager else 0
     by_hand = instance.kv_cache_memory_bytes

@@ -127,7 +127,9 @@ def _remedies(one: Prediction) -> Iterator[str]:
     if shorter:
         yield f"max-model-len {shorter}"
     if one.instance.kv_cache_memory_bytes is not None:
-        yield f"kv-cache-memory-bytes {one.needed}"
+        larger = predict(replace(one.instance, kv_cache_memory_bytes=one.needed), one.total)
+        if card_sum(one.total, [larger]).leftover >= 0:
+            yield f"kv-cache-memory-bytes {one.needed}, if the card has no one else on it"
         return
     for percent in range(math.floor(one.instance.utilization * 100) + 1, round(MOST_UTILIZATION * 100) + 1):
         if starts(predict(replace(one.instance, utilization=percent / 100), one.total)):
