@@ -149,7 +149,7 @@ OLDER_BRANCH = Obstacle(
     GPU65,
     "/usr/lib/lab-gpu/fault driver version=550.163.01",
     "/usr/lib/lab-gpu/fault driver clear",
-    "with driver 550.163.01 Ollama would serve from the CPU",
+    "would serve from the CPU instead of the Tesla P40",
 )
 PODMAN = Obstacle(
     GPU65,

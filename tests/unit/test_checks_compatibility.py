@@ -61,8 +61,8 @@ def test_open_kernel_modules_are_refused_below_turing(module: Any) -> None:
 
 
 def test_a_driver_that_its_own_check_refuses_is_told_of_once() -> None:
-    _, host = fleet_and_host("embedding")
-    found = findings(host, replace(bare(host), driver="550.163.01"), NOW, cards=KNOWN)
+    _, host = fleet_and_host("llm")
+    found = findings(host, replace(bare(host), driver="515.65.01"), NOW, cards=KNOWN)
     assert [one.check for one in found if one.severity == "refuse"] == ["driver"]
 
 

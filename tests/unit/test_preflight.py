@@ -129,9 +129,9 @@ CASES = {
     ),
     "Ollama would use the CPU": Case(
         having(driver="550.163.01"),
-        "with driver 550.163.01 Ollama would serve from the CPU instead of the Tesla P40, without an error",
+        "with driver 550.163.01 Ollama 0.32.15 would serve from the CPU instead of the Tesla P40, without an error",
         "(570 is the oldest that works)",
-        "driver-branch",
+        "ollama-driver-too-old",
         group="embedding",
     ),
     "a card is missing": Case(
@@ -384,10 +384,21 @@ def test_a_refusal_reads_well() -> None:
     _, host = fleet_and_host("embedding")
     (refusal,) = findings(host, having(driver="550.163.01")(bare(host)), NOW)
     assert str(refusal) == (
-        "192.168.31.65: with driver 550.163.01 Ollama would serve from the CPU instead of the Tesla P40, without an error\n"
+        "192.168.31.65, ollama_bge_0, ollama_bge_1: with driver 550.163.01 Ollama 0.32.15 would serve from the CPU instead of the "
+        "Tesla P40, without an error\n"
         "    remedy: install branch 580 (570 is the oldest that works)\n"
-        "    more:   docs/troubleshooting.md#driver-branch"
+        "    more:   docs/troubleshooting.md#ollama-driver-too-old"
     )
+
+
+def test_an_older_ollama_takes_an_older_driver() -> None:
+    """Before 0.30 Pascal cards were content with branch 550."""
+
+    def older(data: Data) -> None:
+        data["all"]["versions"]["ollama"] = "ollama/ollama:0.24.0"
+
+    _, host = fleet_and_host("embedding", older)
+    assert findings(host, having(driver="550.163.01")(bare(host)), NOW) == []
 
 
 def test_sources_that_cannot_be_reached() -> None:

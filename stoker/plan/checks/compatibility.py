@@ -14,7 +14,7 @@ from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
 
 #: Said of the host as a whole by the check of the driver; once is enough.
-_OF_THE_DRIVER = {"driver-after-580", "driver-cuda-12", "ollama-pascal-driver"}
+_OF_THE_DRIVER = {"driver-after-580", "driver-cuda-12"}
 
 
 def check(look: Look) -> Reasons:

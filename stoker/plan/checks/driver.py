@@ -5,19 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stoker.facts import identity
 from stoker.facts.gpus import Gpu, trouble
 from stoker.facts.state import HostState
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
-from stoker.spec.settings import OllamaModel
 from stoker.steps.driver import MARKER, awaited, can_be_installed, rebooted
 
 #: The last driver branch for compute capability below 7.5 (NVIDIA data-centre driver page, 2026).
 LAST_BRANCH_BEFORE_TURING = 580
-
-#: Ollama 0.30 and later put cards of compute capability 5.0 to 6.2 on the CPU, without an error, below this branch.
-OLLAMA_PASCAL_BRANCH = 570
 
 #: CUDA 12.x runs on drivers from this branch on (minor-version compatibility).
 CUDA_12_BRANCH = 525
@@ -65,19 +60,6 @@ def check(look: Look) -> Reasons:
         yield Reason(
             f"driver {state.driver} is too old for the pinned images (CUDA 12)",
             f"install branch {host.settings.versions.driver_branch}",
-            "driver-branch",
-        )
-    used = {
-        name
-        for _, instance in host.instances()
-        if isinstance(host.settings.models.get(instance.model), OllamaModel)
-        for name in instance.gpus
-    }
-    pascal = [gpu for gpu in identity.chosen(state, used) if (5, 0) <= capability(gpu) <= (6, 2)]
-    if pascal and CUDA_12_BRANCH <= branch < OLLAMA_PASCAL_BRANCH:
-        yield Reason(
-            f"with driver {state.driver} Ollama would serve from the CPU instead of the {pascal[0].name}, without an error",
-            f"install branch {host.settings.versions.driver_branch} ({OLLAMA_PASCAL_BRANCH} is the oldest that works)",
             "driver-branch",
         )
 
