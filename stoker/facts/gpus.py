@@ -113,6 +113,8 @@ def queried(lines: Sequence[str]) -> tuple[list[Gpu], str, str]:
         if status == TIMED_OUT:
             text = f"{text} nvidia-smi did not answer within 60 s".strip()
         return [], "", text or "nvidia-smi is not installed"
+    if not rows:
+        return [], "", "nvidia-smi names no card and no reason"
     gpus, driver = [], ""
     for row in csv.reader(rows, skipinitialspace=True):
         gpu = _gpu([cell.strip() for cell in row])

@@ -57,6 +57,11 @@ CASES: dict[str, tuple[Question, Question]] = {
         replace(V100, torch_dtype="bfloat16"),
         replace(with_arguments(dtype="half"), torch_dtype="bfloat16"),
     ),
+    "float16-asked": (
+        replace(with_arguments(A100, dtype="half"), model_type="gemma3"),
+        replace(with_arguments(A100, dtype="half"), model_type="gemma"),
+    ),
+    "float32-cast": (replace(V100, model_type="gemma2"), replace(A100, model_type="gemma2")),
     "fp8-weights": (replace(V100, quantization="fp8"), replace(T4, quantization="fp8")),
     "fp8-weights-emulated": (replace(T4, quantization="fp8"), replace(L4, quantization="fp8")),
     "fp8-cache": (with_arguments(kv_cache_dtype="fp8"), with_arguments(kv_cache_dtype="auto")),

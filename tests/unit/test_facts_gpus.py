@@ -118,6 +118,7 @@ def test_xml_that_is_cut_short() -> None:
 def test_the_query_and_its_columns_go_together() -> None:
     assert len(ROW.split(",")) == len(GPU_FIELDS.split(","))
     assert queried([ROW, "rc=0"]) == ([P40], "580.173.02", "")
+    assert queried(["rc=0"]) == ([], "", "nvidia-smi names no card and no reason")
 
 
 def test_memory_that_a_card_does_not_say() -> None:

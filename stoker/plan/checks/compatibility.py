@@ -54,5 +54,6 @@ def question(look: Look, instance: Instance, gpu: Gpu) -> Question:
         model=model.repository if isinstance(model, HubModel) else model.library,
         quantization=str(given.get("quant_method") or ""),
         quantization_bits=bits if isinstance(bits, int) else None,
+        model_type=str(config.get("model_type") or ""),
         torch_dtype=str(config.get("torch_dtype") or config.get("dtype") or ""),
     )

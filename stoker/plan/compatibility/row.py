@@ -32,6 +32,7 @@ class Question:
     quantization: str = ""  #: quant_method of config.json's quantization_config
     quantization_bits: int | None = None
     torch_dtype: str = ""  #: of config.json
+    model_type: str = ""  #: of config.json
 
     @property
     def method(self) -> str:
@@ -86,6 +87,7 @@ class Row:
     argument: str = ""
     environment: str = ""
     values: tuple[Value, ...] = ()  #: of the argument; empty: any but None
+    model_types: tuple[str, ...] = ()  #: of config.json
     models: tuple[str, ...] = ()  #: parts of the model's name
     assumed: bool = False  #: the version is an assumption
     fork: bool = False  #: not the publisher's image
@@ -127,6 +129,7 @@ class Row:
             and (not self.bits or question.quantization_bits in self.bits)
             and (not self.dtype or question.dtype in self.dtype)
             and self.torch_dtype in ("", question.torch_dtype)
+            and (not self.model_types or question.model_type in self.model_types)
             and (not self.models or any(part in question.model.lower() for part in self.models))
         )
 

@@ -23,6 +23,10 @@ _BACKENDS = "vLLM's released wheels: supports_compute_capability of each attenti
 _GPTQ_REASON = "vLLM {version} computes GPTQ on the {card} with a kernel that has a race"
 _GPTQ_REMEDY = "use vLLM 0.14 to 0.19.1"
 
+#: ``model_type`` of config.json.
+_NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "plamo2", "glm4")
+_NO_FLOAT16_SOURCE = "vLLM's config/model.py: _FLOAT16_NOT_SUPPORTED_MODELS; seen in 0.11 and 0.17"
+
 _Bits = tuple[str, str, tuple[int | None, ...], Verdict, str]
 _GPTQ_BITS: tuple[_Bits, ...] = (
     ("int4", "with 2 to 4 bits", (2, 3, 4), "refuse", "answers of '!!!!' were reported"),
@@ -163,6 +167,34 @@ MODEL_ROWS = (
         capability_below=AMPERE,
         dtype=("auto",),
         torch_dtype="bfloat16",
+    ),
+    Row(
+        "float16-asked",
+        "dtype half with Gemma 2 or 3, GLM-4 or PLaMo 2, vLLM from 0.11",
+        "refuse",
+        "vLLM does not compute models of this kind in float16: they are numerically unstable in it",
+        "write 'dtype': 'bfloat16' on a card from compute capability 8.0 on, else 'float32', which takes twice the memory",
+        _NO_FLOAT16_SOURCE,
+        "float16-unsupported",
+        engine="vllm",
+        version_from="0.11.0",
+        dtype=("half", "float16"),
+        model_types=_NO_FLOAT16,
+    ),
+    Row(
+        "float32-cast",
+        "dtype auto with Gemma 2 or 3, GLM-4 or PLaMo 2, vLLM from 0.11, card below 8.0",
+        "warn",
+        "vLLM does not compute models of this kind in float16, and the {card} has no bfloat16: only float32 is left, in which the "
+        "weights and the KV cache take twice as much as the memory plan says",
+        "write 'dtype': 'float32', and the plan counts with it; or choose another model or card",
+        _NO_FLOAT16_SOURCE,
+        "float16-unsupported",
+        engine="vllm",
+        version_from="0.11.0",
+        capability_below=AMPERE,
+        dtype=("auto",),
+        model_types=_NO_FLOAT16,
     ),
     Row(
         "fp8-weights",
