@@ -22,9 +22,10 @@ from stoker.spec.settings import HubModel, OllamaModel
 FOLDER = "cards"
 
 REPOSITORY = r"^[\w.-]+/[\w.-]+$"
+REVISION = r"^[\w./-]+$"
 
 Repository = Annotated[str, form(REPOSITORY, "OWNER/NAME as the hub shows it")]
-Revision = Annotated[str, form(r"^[\w./-]+$", "a branch, a tag or a commit")]
+Revision = Annotated[str, form(REVISION, "a branch, a tag or a commit")]
 Sha256 = Annotated[str, form(r"^[0-9a-f]{64}$", "a SHA-256 checksum: 64 digits 0-9 a-f")]
 Library = Annotated[
     str, form(r"^[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9][A-Za-z0-9._-]*$", "NAME:TAG, for instance bge-m3:567m")

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from stoker.inventory import GROUP_DATA_VARIABLE, data_folders, group_data_directories, load_fleet
-from stoker.models.card import REPOSITORY, Cards, ModelCard, load_cards, mismatch, write
+from stoker.models.card import REPOSITORY, REVISION, Cards, ModelCard, load_cards, mismatch, write
 from stoker.models.weights import UnknownSize, of_card
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import SpecError
@@ -55,6 +55,8 @@ def describe(
 
     if not re.match(REPOSITORY, repository):
         _end(f"{repository!r} is no repository: write OWNER/NAME, for instance Qwen/Qwen3-4B", BAD_INPUT)
+    if revision is not None and not re.match(REVISION, revision):
+        _end(f"--revision {revision!r} is no revision: write a branch, a tag or a commit", BAD_INPUT)
     if directory and not directory.is_dir():
         _end(f"--from {directory}: there is no such directory", BAD_INPUT)
     fleet = _fleet(inventory, group_data) if inventory.is_file() or inventory != DEFAULT_INVENTORY else Fleet(())

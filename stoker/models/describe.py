@@ -75,6 +75,8 @@ def from_directory(repository: str, directory: Path, revision: str | None = None
         raise CannotDescribe(str(error)) from None
     except ValueError:
         raise CannotDescribe(f"{directory / 'config.json'} is not JSON: fetch it again") from None
+    if not isinstance(config, dict):
+        raise CannotDescribe(f"{directory / 'config.json'} is no model's configuration: fetch it again")
     commit = _fetched_commit(directory)
     if revision:
         origin = "as given"

@@ -38,7 +38,7 @@ def weight_files(directory: Path) -> list[Path]:
     if not index.is_file():
         return sorted(directory.glob("*.safetensors"))
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BadWeights(f"{index} cannot be read: fetch it again") from None
     lacking = [name for name in names if not (directory / name).is_file()]

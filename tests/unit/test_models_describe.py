@@ -213,11 +213,13 @@ def test_the_labs_directory_is_simulated(directory: Path) -> None:
     [
         ("model.safetensors", WEIGHTS[:-1], "its header says"),
         ("config.json", b"{", "not JSON"),
+        ("config.json", b"[1]", "no model's configuration"),
         ("config.json", None, "no config.json"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": 5}}', "names 5, which is not there"),
     ],
 )
 def test_a_directory_with_half_a_model_is_told(directory: Path, name: str, content: bytes | None, words: str) -> None:
-    (directory / name).unlink()
+    (directory / name).unlink(missing_ok=True)
     if content is not None:
         (directory / name).write_bytes(content)
     with pytest.raises(CannotDescribe, match=words):
@@ -286,6 +288,7 @@ def test_describe_a_directory(directory: Path, tmp_path: Path) -> None:
         ((REPOSITORY, "--from", "nowhere"), "no such directory"),
         ((REPOSITORY, "-i", "none.py"), "no such file"),
         ((REPOSITORY, "--endpoint", "hub.example.org"), "http://"),
+        ((REPOSITORY, "--revision", "a branch"), "'a branch' is no revision"),
     ],
 )
 def test_bad_input_is_status_3(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
