@@ -134,6 +134,12 @@ CASES = {
         "ollama-driver-too-old",
         group="embedding",
     ),
+    "a card is divided": Case(
+        lambda state: replace(state, gpus=(*state.gpus[:2], replace(state.gpus[2], mig=True))),
+        "GPU 2 (Tesla V100-SXM2-32GB), wanted by vllm_qwen_gpu2, is divided (MIG)",
+        "nvidia-smi -i GPU-00000002-5b8e-47c1-9d2a-000000000002 -mig 0",
+        "gpu-divided",
+    ),
     "a card is missing": Case(
         with_gpus(2),
         "it has 2 GPUs, described are 3; there are 0 = GPU-00000000-5b8e-47c1-9d2a-000000000000 = 0000:1a:00.0 "

@@ -38,6 +38,7 @@ def check(look: Look) -> Reasons:
                 "gpu-count",
             )
     yield from _names(host, state)
+    yield from _divided(host, state)
     yield from _order(host, state)
 
 
@@ -86,6 +87,20 @@ def _names(host: Host, state: HostState) -> Reasons:
                 f"{' and '.join(map(label, names))} are the same card; there are {listed(state)}",
                 "name the card in one way in all its instances' `gpus`",
                 "gpu-missing",
+            )
+
+
+def _divided(host: Host, state: HostState) -> Reasons:
+    """With MIG on, CUDA sees only a card's parts, and none before some are made (NVIDIA's MIG user guide)."""
+    cards = identity.by_name(state)
+    for name, users in _used(host).items():
+        gpu = cards.get(name)
+        if gpu and gpu.mig:
+            yield Reason(
+                f"GPU {gpu.index} ({gpu.name}), wanted by {', '.join(users)}, is divided (MIG): programs see only its parts, and "
+                "Stoker hands out whole cards",
+                f"nvidia-smi -i {gpu.uuid} -mig 0, on the host, when nobody uses the parts; or describe another card",
+                "gpu-divided",
             )
 
 
