@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -13,9 +12,9 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
 from stoker.operations.memory import current, forget, pin
+from stoker.operations.preflight import against
 from stoker.operations.shell import say_on, shell_on
 from stoker.plan.finding import refusals
-from stoker.plan.preflight import findings
 from stoker.ready.wait import ConnectionLost
 from stoker.run.session import Session
 from stoker.steps import driver
@@ -78,10 +77,10 @@ def unfit(run: Session, host_name: str, found: HostState) -> str:
     """What speaks against a host whose cards were not known when the fleet was judged; empty when nothing does. Asked once."""
     if host_name not in run.unseen or not state.is_executing:
         return ""
-    against = refusals({host_name: findings(run.fleet.host(host_name), found, int(time.time()))})
-    if not against:
+    refused = refusals({host_name: against(run, host_name, found)})
+    if not refused:
         run.unseen.discard(host_name)
-    return "; ".join(f"{refusal.reason} ({refusal.remedy})" for refusal in against.get(host_name, ()))
+    return "; ".join(f"{refusal.reason} ({refusal.remedy})" for refusal in refused.get(host_name, ()))
 
 
 def _command(action: Action) -> StringCommand | FunctionCommand:

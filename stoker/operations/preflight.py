@@ -10,6 +10,7 @@ from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, operation
 
 from stoker.facts.reach import Reach
+from stoker.facts.state import HostState
 from stoker.operations.memory import current
 from stoker.plan.downloads import addresses
 from stoker.plan.finding import Finding, refusals
@@ -26,12 +27,16 @@ def barrier(name: str, run: Session, host_name: str) -> None:
     _barrier(name=name, run=run)
 
 
+def against(run: Session, host_name: str, found: HostState) -> list[Finding]:
+    """What a run has against a host by its state; an earlier stack is what `stoker adopt` is for."""
+    said = findings(run.fleet.host(host_name), found, int(time.time()), cards=run.cards)
+    return [one for one in said if one.check != HAND_MADE or host_name not in run.adopting]
+
+
 def verdict(run: Session, host_name: str) -> list[Finding]:
     described = run.fleet.host(host_name)
     found = current(host, run.fleet)
-    said = findings(described, found, int(time.time()), cards=run.cards)
-    if host_name in run.adopting:
-        said = [one for one in said if one.check != HAND_MADE]
+    said = against(run, host_name, found)
     wanted = addresses(described.only(run.only), found)
     if wanted and found.uid >= 0:
         # Mirrors matter only when something has to be downloaded; and nothing is asked of a host that did not answer.
@@ -59,9 +64,9 @@ def unreachable_hosts(pyinfra_state: Any) -> list[str]:
 
 
 def _refuse(state: Any, host: Any, run: Session, unreachable: list[str]) -> bool:
-    against = refusals(run.findings)
-    mine = against.get(host.name, [])
-    others = [name for name in against if name != host.name] + unreachable
+    refused = refusals(run.findings)
+    mine = refused.get(host.name, [])
+    others = [name for name in refused if name != host.name] + unreachable
     for refusal in mine:
         who = f"{refusal.instance}: " if refusal.instance else ""
         host.log_styled(f"refused: {who}{refusal.reason}", fg="red", log_func=logger.error)

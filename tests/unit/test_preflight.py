@@ -136,7 +136,8 @@ CASES = {
     ),
     "a card is divided": Case(
         lambda state: replace(state, gpus=(*state.gpus[:2], replace(state.gpus[2], mig=True))),
-        "GPU 2 (Tesla V100-SXM2-32GB), wanted by vllm_qwen_gpu2, is divided (MIG)",
+        "GPU 2 (Tesla V100-SXM2-32GB), wanted by vllm_qwen_gpu2, is divided (MIG): programs see only its parts, and Stoker hands out "
+        "whole cards",
         "nvidia-smi -i GPU-00000002-5b8e-47c1-9d2a-000000000002 -mig 0",
         "gpu-divided",
     ),
