@@ -62,6 +62,10 @@ CASES: dict[str, tuple[Question, Question]] = {
         replace(with_arguments(A100, dtype="half"), model_type="gemma"),
     ),
     "float32-cast": (replace(V100, model_type="gemma2"), replace(A100, model_type="gemma2")),
+    "float32-quantised": (
+        replace(with_arguments(dtype="float32"), quantization="gptq"),
+        replace(with_arguments(dtype="half"), quantization="gptq"),
+    ),
     "fp8-weights": (replace(V100, quantization="fp8"), replace(T4, quantization="fp8")),
     "fp8-weights-emulated": (replace(T4, quantization="fp8"), replace(L4, quantization="fp8")),
     "fp8-cache": (with_arguments(kv_cache_dtype="fp8"), with_arguments(kv_cache_dtype="auto")),

@@ -197,6 +197,18 @@ MODEL_ROWS = (
         model_types=_NO_FLOAT16,
     ),
     Row(
+        "float32-quantised",
+        "dtype float32, GPTQ or AWQ weights",
+        "refuse",
+        "vLLM does not compute with GPTQ and AWQ weights in float32",
+        "write 'dtype': 'half'",
+        "vLLM: torch.bfloat16 is not supported for quantization method gptq. Supported dtypes: [torch.float16]",
+        "bfloat16-unsupported",
+        engine="vllm",
+        dtype=("float", "float32"),
+        method=("gptq", "gptq_marlin", "awq", "awq_marlin"),
+    ),
+    Row(
         "fp8-weights",
         "fp8 weights, card below 7.5",
         "refuse",
