@@ -46,9 +46,15 @@ def _trouble(one: FileSystem) -> str:
 
 
 def _fix(look: LiveLook, mount: str) -> str:
-    """Images that no container uses go where Docker keeps its data; elsewhere the largest directories are named."""
+    """Images that no container uses go where Docker keeps its data; elsewhere the largest directories are named.
+
+    A described image whose container is not there is still needed: then only what has no name goes.
+    """
     if mount == _mount_of(look, "/var/lib/docker"):
-        return look.commands.there("docker", "image", "prune", "--all", "--force")
+        used = {container.image_id for container in look.state.containers.values()}
+        there = {look.state.images.get(image) for image in look.host.images()} - {None, ""}
+        every = ["--all"] if there <= used else []
+        return look.commands.there("docker", "image", "prune", *every, "--force")
     return look.commands.there("sh", "-c", f"du -xah -d 2 {mount} | sort -h | tail -n 15")
 
 

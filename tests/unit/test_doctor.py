@@ -508,6 +508,13 @@ def printed(results: list[Result], terminal: bool = False) -> str:
     return console.file.getvalue()
 
 
+def test_a_described_image_without_a_container_is_not_pruned_away() -> None:
+    """The fix of the next finding needs it, and would fetch it again."""
+    change = both(live(file_systems=[disk("/", 0.98, 900)]), without("vllm_nginx"))
+    (full,) = [one for one in not_well(change(sound())) if one.name == "room on disks"]
+    assert full.fix == "ssh 192.168.31.10 'docker image prune --force'"
+
+
 def test_lines_for_people() -> None:
     results = [
         result(host="192.168.31.10", detail="580"),
