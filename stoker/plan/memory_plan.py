@@ -194,7 +194,8 @@ def instance_memory(instance: Instance, image: str, card: ModelCard, weights_byt
         )
     if given.get("offload-group-size"):
         raise ValueError("how much of the weights offload-group-size leaves on the card is not computed here")
-    length = _number(given, "max-model-len", layout.positions)
+    shortens = str(given.get("max-model-len")).strip().lower() in ("auto", "-1")
+    length = layout.positions if shortens else _number(given, "max-model-len", layout.positions)
     if length is None:
         raise ValueError("neither max-model-len nor the model's configuration says how long its context is")
     dtype = str(given.get("dtype") or "auto")
@@ -202,6 +203,7 @@ def instance_memory(instance: Instance, image: str, card: ModelCard, weights_byt
         name=instance.name,
         layout=layout,
         weights_bytes=weights_bytes,
+        shortens=shortens,
         offloaded_bytes=_gibibytes(given.get("cpu-offload-gb")),
         max_model_len=length,
         settings=CacheSettings(
@@ -242,8 +244,6 @@ def _number(given: Mapping[str, object], name: str, default: int | None) -> int 
     if value is None:
         return default
     text = str(value)
-    if name == "max-model-len" and text.lower() in ("auto", "-1"):
-        raise ValueError(f"with {name} = {value!r} vLLM takes the longest context that the card holds")
     head, suffix = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
     try:
         number = int(float(head) * _SUFFIXES[suffix])

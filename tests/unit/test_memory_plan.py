@@ -201,8 +201,6 @@ def test_the_labs_cards_state_what_its_models_simulate() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"max_model_len": -1}, "takes the longest context that the card holds"),
-        ({"max_model_len": "auto"}, "takes the longest context that the card holds"),
         ({"max_model_len": 0}, "max-model-len = 0 is no number"),
         ({"block_size": -16}, "block-size = -16 is no number"),
         ({"pipeline_parallel_size": -1, "tensor_parallel_size": -1}, "tensor-parallel-size = -1 is no number"),
@@ -325,3 +323,18 @@ def test_an_instance_whose_card_is_gone_is_shown() -> None:
         text = "\n".join(lines(planned(group, gpus=there), {}))
         assert f"{name}[/]" in text
         assert "none of its cards is there" in text
+
+
+@pytest.mark.parametrize("auto", [-1, "-1", "auto"])
+def test_a_context_that_vllm_shortens_itself_is_what_the_card_holds_for_certain(auto: Any) -> None:
+    def length(share: float) -> int:
+        changes = arguments("llm", 4, max_model_len=auto, gpu_memory_utilization=share)
+        (one,) = [one for one in planned(change=changes).instances if one.name == QWEN]
+        assert one.prediction
+        assert one.verdict
+        assert one.verdict.level == "warn"  # one request and little more at a time
+        return one.prediction.instance.max_model_len
+
+    assert length(0.9) == 32768
+    assert 16384 < length(0.7) < 32768
+    assert alone(1, max_model_len=auto, gpu_memory_utilization=0.4)[0] == "refuse"

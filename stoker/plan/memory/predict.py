@@ -7,7 +7,7 @@ cache = ceil(total * utilization) - weights - activations - what other libraries
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from stoker.plan.memory.kv_cache import SUBTRACTS_GRAPHS, CacheSettings, Pool, pool_of
@@ -50,6 +50,8 @@ class InstanceMemory:
     enforce_eager: bool = False
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
+    #: max-model-len auto: vLLM shortens the context to what the card holds.
+    shortens: bool = False
     #: Of each card's weights, as many at most lie in the machine's own memory (--cpu-offload-gb).
     offloaded_bytes: int = 0
 
@@ -121,8 +123,12 @@ def predict(instance: InstanceMemory, card_total_bytes: int) -> Prediction:
     blocks = pool.blocks(available)
     if instance.num_gpu_blocks_override is not None:
         blocks = instance.num_gpu_blocks_override
-    length = instance.max_model_len
+    tolerance = TOLERANCE if by_hand is None else 0
     cached = bool(pool.groups)
+    if instance.shortens and cached:  # to what it will have for certain; one token where that is nothing
+        fits = pool.longest(available - tolerance, instance.max_model_len)
+        instance = replace(instance, max_model_len=max(fits, 1))
+    length = instance.max_model_len
     return Prediction(
         instance,
         pool,
@@ -132,7 +138,7 @@ def predict(instance: InstanceMemory, card_total_bytes: int) -> Prediction:
         other,
         graphs,
         available,
-        TOLERANCE if by_hand is None else 0,
+        tolerance,
         blocks,
         pool.tokens(blocks, length) if cached else 0,
         pool.concurrency(blocks, length) if cached else None,
