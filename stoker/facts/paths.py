@@ -3,3 +3,7 @@
 HOST_STATE = "/var/lib/stoker"
 HOST_LOCKS = f"{HOST_STATE}/locks"
 HOST_CACHE = f"{HOST_STATE}/cache"
+
+#: What ``nft -f`` makes the table below from.
+FIREWALL_RULES = "/etc/stoker/firewall.nft"
+FIREWALL_TABLE = "inet stoker"
