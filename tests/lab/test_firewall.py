@@ -74,10 +74,21 @@ def test_the_ports_are_closed_to_all_but_the_gateways(closed: Project) -> None:
     assert closed.check().code == 0
 
 
-def test_they_stay_closed_when_docker_restarts(closed: Project, gpu65: Machine) -> None:
-    gpu65.sh("systemctl restart docker.service && docker restart -t 5 ollama_bge_1", seconds=60)
+@pytest.mark.parametrize(
+    "script",
+    [
+        "systemctl restart docker.service && docker restart -t 5 ollama_bge_1",
+        # These flush every table of the kernel, Docker's too.
+        "systemctl restart nftables.service && systemctl restart docker.service",
+        "systemctl start nftables.service && systemctl reload nftables.service && systemctl restart docker.service",
+    ],
+    ids=["Docker", "nftables", "nftables reloaded"],
+)
+def test_they_stay_closed_when_a_service_restarts(script: str, closed: Project, gpu65: Machine) -> None:
+    gpu65.sh(script, seconds=60)
     wait_for("the engines and the gateway answer on the host", lambda: answers(gpu65))
     judge(gpu65)
+    gpu65.sh("systemctl disable --now nftables.service 2>/dev/null")
 
 
 def answers(host: Machine) -> bool:

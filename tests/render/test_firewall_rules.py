@@ -130,6 +130,15 @@ def test_a_link_local_address_is_no_way_around(site: Site) -> None:
     assert site.network.connect(link_local, 22) == "open"
 
 
+def test_packets_that_somebody_exempts_from_tracking_are_no_way_around(site: Site) -> None:
+    site.load()
+    site.host.sh(
+        "nft add table inet exempt; nft add chain inet exempt everything '{ type filter hook prerouting priority raw; }'; "
+        "nft add rule inet exempt everything notrack"
+    )
+    assert reached(site, (GATEWAY, STRANGER), HOST, PROXIED) == {GATEWAY: "open", STRANGER: "refused"}
+
+
 def test_the_host_and_its_containers_reach_the_engines(site: Site) -> None:
     site.load()
     for address in ("127.0.0.1", "::1", HOST, HOST6):
