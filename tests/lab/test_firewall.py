@@ -28,9 +28,34 @@ def closed(project: Project) -> Iterator[Project]:
     return project
 
 
+#: The machine that stands for the internet has no curl: the same question, with curl's exit statuses as the answer.
+_PYTHON = """
+import http.client, sys
+for place in sys.argv[1:]:
+    host, _, port = place.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]").replace("%25", "%"), int(port), timeout=5)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse()
+        print(0, flush=True)
+    except ConnectionRefusedError:
+        print(7, flush=True)
+    except TimeoutError:
+        print(28, flush=True)
+    except OSError:
+        print(56, flush=True)
+"""
+
+
+def _asking(machine: Machine, *addresses: str) -> str:
+    if machine is INTERNET:
+        return shlex.join(["python3", "-c", _PYTHON, *addresses])
+    return "; ".join(f"{_CURL}{address}/ || true" for address in addresses)
+
+
 def asked(machine: Machine, *addresses: str) -> dict[str, str]:
     """curl's exit status at each address, asked from a machine."""
-    script = "; ".join(f"{_CURL}{address}/ || true" for address in addresses)
+    script = _asking(machine, *addresses)
     return dict(zip(addresses, machine.sh(script, seconds=60).split(), strict=True))
 
 
@@ -129,8 +154,8 @@ def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project, gpu65:
     """Asked from the third machine all the time: no engine answers it between boot and readiness."""
     watch = (
         "rm -f /run/seen; while test ! -e /run/enough; do "
-        + _CURL
-        + "192.168.31.65:11434/ >>/run/seen; sleep 0.05; done"
+        + _asking(INTERNET, "192.168.31.65:11434")
+        + " >>/run/seen; sleep 0.05; done"
     )
     INTERNET.sh(f"rm -f /run/enough; setsid sh -c {shlex.quote(watch)} </dev/null >/dev/null 2>&1 &")
     try:
