@@ -216,7 +216,7 @@ def _reading(member: Member, path: str) -> dict[str, object]:
 def _asked(request: Received) -> dict[str, object]:
     try:
         body = json.loads(request.body)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested deeper than Python reads; vLLM answers 400
         return {}
     return body if isinstance(body, dict) else {}
 
