@@ -88,7 +88,11 @@ def expected(where: Path, raw: bytes) -> tuple[int, str]:
         return 400, "invalid_json"
     if not isinstance(body, dict):
         return 400, "invalid_json"
+    if where.default == "ollama" and any(key != "model" and key.lower() == "model" for key in body):
+        return 400, "invalid_model"
     model = body.get("model")
+    if where.default == "ollama" and "model" in body and model is None:
+        return 400, "invalid_model"
     if model is None or model == "":
         return 200, where.default
     if not isinstance(model, str):
@@ -139,7 +143,7 @@ VALUES: st.SearchStrategy[str] = st.recursive(
     max_leaves=6,
 )
 KEYS = st.one_of(
-    st.sampled_from(["messages", "models", "model ", "__proto__", "constructor", "stream"]), TEXTS
+    st.sampled_from(["messages", "models", "model ", "Model", "__proto__", "constructor", "stream"]), TEXTS
 ).flatmap(written)
 NAMED = st.one_of(
     st.sampled_from(NAMES).map(json.dumps),
