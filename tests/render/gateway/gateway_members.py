@@ -26,6 +26,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    #: The request line and the header lines, as they came.
+    head: str = ""
 
 
 @dataclass
@@ -37,7 +39,10 @@ class Member:
     engine: Literal["vllm", "ollama"] = "vllm"
     mode: Mode = "answer"
     port: int = 0
+    #: Requests for its model.
     received: list[Received] = field(default_factory=list)
+    #: The first line of every request, of those that only read too.
+    lines: list[str] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     aborted: threading.Event = field(default_factory=threading.Event)
@@ -50,6 +55,7 @@ class Member:
 
     def forget(self) -> None:
         self.received.clear()
+        self.lines.clear()
         self.most_running = 0
         self.mode = "answer"
         self.gate = None
@@ -110,21 +116,22 @@ def running_members(members: list[Member]) -> Iterator[Members]:
 
 async def _connection(member: Member, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-        while request := await _read(reader):
+        while request := await _read(member, reader):
             if not await _answer(member, request, reader, writer):
                 break
     writer.close()
 
 
-async def _read(reader: asyncio.StreamReader) -> Received | None:
+async def _read(member: Member, reader: asyncio.StreamReader) -> Received | None:
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     if not head:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
+    member.lines.append(first)
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     length = int(headers.get("content-length", 0))
-    return Received(method, path, headers, await reader.readexactly(length))
+    return Received(method, path, headers, await reader.readexactly(length), head.decode("latin-1"))
 
 
 async def _answer(
