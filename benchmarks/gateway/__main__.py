@@ -16,11 +16,10 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median as middle
 from typing import Any
 
 from benchmarks.gateway import report, stream, subjects
-from benchmarks.gateway.load import Load, Peak, Sample, as_row, quietest
+from benchmarks.gateway.load import Load, Peak, Sample, best
 from benchmarks.gateway.programs import LOAD_CORE, PROXY_CORE, Started, free_port, running, version
 from benchmarks.gateway.subjects import MEMBERS, Subject
 from benchmarks.lab import RESULTS, ROOT
@@ -95,34 +94,30 @@ class Measure:
                     sample = self.run(subject, size, CONNECTIONS, 3 if slow else 1)
                     if number:  # the first one warms it up
                         samples.setdefault(subject.name, []).append(sample)
-            result[size] = {name: self._row(found, samples[PLAIN]) for name, found in samples.items()}
+            rows = {name: best(found) for name, found in samples.items()}
+            plain = rows[PLAIN]["requests_per_second"]
+            result[size] = {
+                name: {**row, "of_plain": round(row["requests_per_second"] / plain, 4)} for name, row in rows.items()
+            }
         return result
 
-    def _row(self, found: list[Sample], plain: list[Sample]) -> dict[str, Any]:
-        """The rates are compared within a round, the one in which the two were least disturbed."""
-        pairs = zip(found, plain, strict=False)
-        one, other = min(pairs, key=lambda pair: max(pair[0].others, pair[1].others))
-        return {**as_row(quietest(found)), "of_plain": round(one.rate / other.rate, 4)}
-
     def half_load(self, rates: dict[str, Any]) -> dict[str, Any]:
-        """Each at half of its own most, and at the same rate directly; the figures are of its quietest round."""
+        """Each at half of its own most, and at the same rate directly."""
         result: dict[str, Any] = {}
         connections = 2 * CONNECTIONS
         for subject in self.subjects:
             if subject.step:
                 continue
             pause = connections / (rates["1 KB"][subject.name]["requests_per_second"] / 2) * 1000
-            pairs = [
-                tuple(self.run(one, "1 KB", connections, 2, pause) for one in (self.direct, subject))
+            rounds = [
+                (self.run(self.direct, "1 KB", connections, 2, pause), self.run(subject, "1 KB", connections, 2, pause))
                 for _ in range(ROUNDS)
             ]
-            direct, through = min(pairs, key=lambda pair: max(one.others for one in pair))
-            result[subject.name] = {
-                **as_row(through),
-                "added_p50_ms": round(through.p50_ms - direct.p50_ms, 3),
-                "added_p99_ms": round(through.p99_ms - direct.p99_ms, 3),
-                "median_added_p99_ms": round(middle(through.p99_ms - direct.p99_ms for direct, through in pairs), 3),
+            direct, through = best(one for one, _ in rounds), best(one for _, one in rounds)
+            added = {
+                f"added_{key}": round(through[key] - direct[key], 3) for key in ("p50_ms", "p99_ms", "median_p99_ms")
             }
+            result[subject.name] = {**through, **added}
         return result
 
     def large(self) -> dict[str, Any]:
@@ -135,7 +130,7 @@ class Measure:
             with Peak(self.started[subject.name]) as peak:
                 sample = self.run(subject, "5 MB", connections, 2)
             mib = round((peak.kib - idle) / 1024 / connections, 1)
-            result[subject.name] = {**as_row(sample), "mib_a_connection": mib}
+            result[subject.name] = {**best([sample]), "mib_a_connection": mib}
         return result
 
     def memory(self) -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ MODEL = "llama3.1-8b"
 PATH = "/v1/chat/completions"
 #: As many members as the default fleet has of this model.
 MEMBERS = 4
-#: What the rendered configuration has, so that plain nginx has no advantage or disadvantage of it.
-WORKERS = 4
+#: nginx's processes, of every subject: all have one core, on which several would wait for one another's time slices.
+WORKERS = 1
 
 _ANSWER = (
     '{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"llama3.1-8b","choices":[{"index":0,'
@@ -70,7 +71,7 @@ http {{
 
 
 def gateway(directory: Path, members: list[int]) -> Subject:
-    """The gateway as a deploy would render it."""
+    """The gateway as a deploy would render it, but for the number of nginx's processes."""
     port = free_port()
     pools = (
         Pool(name="llama", model=MODEL, kind="chat", prefix="/llama", default=True),
@@ -79,7 +80,7 @@ def gateway(directory: Path, members: list[int]) -> Subject:
     spec = Gateway(container="bench", port=port, config_file="nginx.conf", pools=pools)
     addresses = tuple(f"127.0.0.1:{member}" for member in members)
     for name, text in render_gateway(spec, [Backend(pool, "vllm", addresses) for pool in pools], "/bench").items():
-        _write(directory, name, text)
+        _write(directory, name, re.sub(r"(?m)^worker_processes \d+;$", f"worker_processes {WORKERS};", text))
     return Subject("this gateway", port, _nginx(directory))
 
 
