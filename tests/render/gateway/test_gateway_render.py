@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -89,8 +90,11 @@ def test_times_sizes_and_retries(gateway: Gateway) -> None:
         f"listen {gateway.port} default_server;",
     ):  # fmt: skip
         assert directive in text
-    for absent in ("rewrite ", "if (", "~", "user ", "$request_body"):
+    for absent in ("rewrite ", "~", "user ", "$request_body"):
         assert absent not in without_comments(text)
+    # An `if` is safe where it only returns, and outside of every location.
+    before_locations = without_comments(text).split("location ")[0]
+    assert text.count("if (") == before_locations.count("if (") == len(re.findall(r"if \(.*\) \{\n +return \d+;\n +\}", text))
 
 
 def without_comments(text: str) -> str:
