@@ -35,7 +35,9 @@ class LimitClass:
 
 def limit_classes(gateway: Gateway) -> list[LimitClass]:
     own = [(key.name, key.limits) for key in gateway.keys if key.limits]
-    return [LimitClass(number, name, limits) for number, (name, limits) in enumerate([("", gateway.client_limits), *own])]
+    return [
+        LimitClass(number, name, limits) for number, (name, limits) in enumerate([("", gateway.client_limits), *own])
+    ]
 
 
 def networks(gateway: Gateway) -> list[str]:

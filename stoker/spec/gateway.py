@@ -98,9 +98,7 @@ class Gateway(Spec):
     @classmethod
     def _not_a_script(cls, name: str) -> str:
         if name in ("router.js", "keys.js"):
-            raise ValueError(
-                f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf"
-            )
+            raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
 
     @field_validator("keys")

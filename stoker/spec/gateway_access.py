@@ -89,7 +89,9 @@ class Tls(Spec):
     @model_validator(mode="after")
     def _one_directory(self) -> Tls:
         if self.key.rpartition("/")[0] != self.directory or self.key == self.certificate:
-            raise ValueError("certificate and key must be two files in one directory, which the gateway's container sees")
+            raise ValueError(
+                "certificate and key must be two files in one directory, which the gateway's container sees"
+            )
         if self.directory in ("", "/etc", "/etc/stoker", "/etc/ssl", "/root", "/home", "/var", "/usr", "/opt"):
             raise ValueError(
                 f"the gateway's container sees the whole directory {self.directory or '/'}; "
@@ -101,7 +103,9 @@ class Tls(Spec):
 def key_problems(keys: Iterable[Key]) -> list[str]:
     """Keys that cannot be told from each other."""
     keys = list(keys)
-    found = [f"{count} keys have the name {name}" for name, count in Counter(key.name for key in keys).items() if count > 1]
+    found = [
+        f"{count} keys have the name {name}" for name, count in Counter(key.name for key in keys).items() if count > 1
+    ]
     hashes = Counter(key.sha256 for key in keys)
     found += [
         f"{' and '.join(key.name for key in keys if key.sha256 == value)} are the same key"

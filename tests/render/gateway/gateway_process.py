@@ -192,7 +192,15 @@ def running_gateway(
     command = nginx_command(directory, "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;")
     if addresses:
         make = "".join(f"ip -6 address add {address}/128 dev lo; " for address in addresses)
-        command = ["unshare", "--net", "/bin/sh", "-ec", f'ip link set lo up; {make}exec "$@"', "in-own-network", *command]
+        command = [
+            "unshare",
+            "--net",
+            "/bin/sh",
+            "-ec",
+            f'ip link set lo up; {make}exec "$@"',
+            "in-own-network",
+            *command,
+        ]
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -60,7 +60,9 @@ def test_health_is_for_everybody_and_says_no_more_than_that(protected: StartProt
     assert "x-stoker-config" in reply.headers
 
 
-@pytest.mark.parametrize("path", ["//health", "/health/", "/x/../v1/models", "/health/../v1/models", "/health%2f..%2fv1/models"])
+@pytest.mark.parametrize(
+    "path", ["//health", "/health/", "/x/../v1/models", "/health/../v1/models", "/health%2f..%2fv1/models"]
+)
 def test_no_way_around_by_the_open_path(protected: StartProtected, path: str) -> None:
     assert protected().send(
         f"GET {path} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n".encode(), source=OUTSIDER
@@ -73,7 +75,10 @@ def test_everybody_may_be_let_in(protected: StartProtected) -> None:
 
 def test_an_outsiders_errors_have_the_same_form(protected: StartProtected) -> None:
     gateway = protected()
-    for request, status in ((b"nonsense\r\n\r\n", 400), (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414)):
+    for request, status in (
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414),
+    ):
         reply = gateway.send(request, source=OUTSIDER)
         assert reply.status == status
         assert reply.error
@@ -153,7 +158,9 @@ def keyed(all_members: list[Member], tmp_path_factory: pytest.TempPathFactory): 
         yield running
 
 
-def test_two_headers_with_keys_are_refused_or_the_first_counts(keyed: RunningGateway, all_members: list[Member]) -> None:
+def test_two_headers_with_keys_are_refused_or_the_first_counts(
+    keyed: RunningGateway, all_members: list[Member]
+) -> None:
     body = json.dumps(QWEN).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: g\r\nContent-Length: {len(body)}\r\nAuthorization: Bearer sk-wrong\r\n"
     reply = keyed.send(f"{head}Authorization: Bearer {KEYS['team-a']}\r\n\r\n".encode() + body)

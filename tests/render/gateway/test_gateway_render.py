@@ -94,7 +94,11 @@ def test_times_sizes_and_retries(gateway: Gateway) -> None:
         assert absent not in without_comments(text)
     # An `if` is safe where it only returns, and outside of every location.
     before_locations = without_comments(text).split("location ")[0]
-    assert text.count("if (") == before_locations.count("if (") == len(re.findall(r"if \(.*\) \{\n +return \d+;\n +\}", text))
+    assert (
+        text.count("if (")
+        == before_locations.count("if (")
+        == len(re.findall(r"if \(.*\) \{\n +return \d+;\n +\}", text))
+    )
 
 
 def without_comments(text: str) -> str:
