@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import dataclass
 
@@ -42,7 +43,8 @@ def limit_classes(gateway: Gateway) -> list[LimitClass]:
 
 def networks(gateway: Gateway) -> list[str]:
     """Each once; loopback stands in the template."""
-    return [network for network in dict.fromkeys(gateway.allowed_networks) if network not in _LOOPBACK]
+    written = [str(ipaddress.ip_network(network)) for network in gateway.allowed_networks]
+    return [network for network in dict.fromkeys(written) if network not in _LOOPBACK]
 
 
 def listens_on_ipv6(gateway: Gateway) -> bool:

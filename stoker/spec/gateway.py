@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from stoker.spec.base import ContainerName, FileName, ModelName, Port, ServiceName, Spec
-from stoker.spec.gateway_access import ClientLimits, Key, Network, Tls, key_problems
+from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
+from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems
 
 #: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
 Kind = Literal["chat", "embeddings"]

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stoker.spec.base import AbsolutePath, Port, Spec, form
-
-
-def _network(text: str) -> str:
-    """The network as nginx and people write it. An address alone is a network of one."""
-    try:
-        return str(ipaddress.ip_network(text))
-    except ValueError:
-        pass
-    try:
-        inner = ipaddress.ip_interface(text).network
-    except ValueError:
-        raise ValueError("this is no network; write one as 192.168.31.0/24 or fd00:1::/64") from None
-    raise ValueError(f"this is an address in a network; write the network, {inner}, or the address alone")
-
-
-#: A network of clients, IPv4 or IPv6, for instance ``192.168.31.0/24``.
-Network = Annotated[str, AfterValidator(_network)]
 
 #: Stands in the log, never beside the key itself.
 KeyName = Annotated[

@@ -176,6 +176,8 @@ class Settings(Spec):
     firewall: Literal["off", "engines"] = "off"
     #: Who may use the instances' ports besides, for instance a monitoring server.
     engine_networks: tuple[Network, ...] = ()
+    #: Only the gateways may be used, and only with a key.
+    strict: bool = False
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
