@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stoker.render.environment import TEMPLATES, render
-from stoker.render.gateway_protection import limit_classes, listens_on_ipv6, networks
+from stoker.render.gateway_protection import TLS_DIRECTORY, limit_classes, listens_on_ipv6, networks
 from stoker.render.gateway_routes import Backend, Engine, Route, model_names, routes_of
 from stoker.spec.gateway import Gateway
 
@@ -40,10 +40,14 @@ class _NginxError:
     message: str
     #: nginx may have no URI for the request yet, so the answer needs a location with a URI of its own.
     early: bool = False
-    #: nginx's own number where it differs from the status (494: header too large).
+    #: nginx's own number where it differs from the status (494: header too large, 497: plain HTTP on the port of HTTPS).
     nginx_status: int = 0
     #: Headers of the answer, with nginx's variables.
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def number(self) -> int:
+        return self.nginx_status or self.status
 
     @property
     def body(self) -> str:
@@ -85,6 +89,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
         fail_seconds=RETRY_AFTER_SECONDS,
         networks=networks(gateway),
+        tls_directory=TLS_DIRECTORY,
         ipv6=listens_on_ipv6(gateway),
         limit_classes=limit_classes(gateway),
     )
@@ -173,6 +178,7 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
             headers=(("Retry-After", "$stoker_retry_after"),),
         ),
         _NginxError(431, "headers_too_large", "The request's headers are too large.", early=True, nginx_status=494),
+        _NginxError(400, "https_port", "This port speaks HTTPS; write https://.", early=True, nginx_status=497),
         _NginxError(500, "gateway_error", "The gateway failed; its log says why (docker logs)."),
         _NginxError(501, "not_implemented", "The gateway does not know this transfer encoding."),
         _NginxError(505, "http_version", "The gateway speaks HTTP/1.0 and HTTP/1.1.", early=True),

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from stoker.spec.gateway import Gateway
-from stoker.spec.gateway_access import ClientLimits
+from stoker.spec.gateway_access import ClientLimits, Tls
 
 #: Where the container sees the directory of the certificate.
 TLS_DIRECTORY = "/etc/nginx/stoker-tls"
@@ -45,6 +45,11 @@ def networks(gateway: Gateway) -> list[str]:
     """Each once; loopback stands in the template."""
     written = [str(ipaddress.ip_network(network)) for network in gateway.allowed_networks]
     return [network for network in dict.fromkeys(written) if network not in _LOOPBACK]
+
+
+def tls_volume(tls: Tls) -> str:
+    """How the container comes to see certificate and key."""
+    return f"{tls.directory}:{TLS_DIRECTORY}:ro"
 
 
 def listens_on_ipv6(gateway: Gateway) -> bool:

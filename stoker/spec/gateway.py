@@ -109,6 +109,11 @@ class Gateway(Spec):
             raise ValueError("; ".join(problems))
         return keys
 
+    @property
+    def ports(self) -> list[int]:
+        """Every port that is published on the host."""
+        return [self.port, *([self.tls.port] if self.tls else [])]
+
     @model_validator(mode="after")
     def _two_ports(self) -> Gateway:
         if self.tls and self.tls.port == self.port:

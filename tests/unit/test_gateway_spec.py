@@ -12,6 +12,7 @@ from stoker.spec.gateway import Gateway
 
 LLAMA = {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True}
 KEY = {"name": "team-a", "sha256": "a" * 64}
+TLS = {"port": 11443, "certificate": "/etc/stoker/tls/fullchain.pem", "key": "/etc/stoker/tls/privkey.pem"}
 QWEN = {"name": "qwen", "model": "qwen2.5-14b", "kind": "chat", "prefix": "/qwen"}
 EMBED = {"name": "embed", "model": "bge-m3", "kind": "embeddings", "prefix": "/embed", "default": True}
 
@@ -109,6 +110,11 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"keys": [KEY, {**KEY, "sha256": "b" * 64}]}, "2 keys have the name team-a"),
         ({"keys": [KEY, {**KEY, "name": "team-b"}]}, "team-a and team-b are the same key"),
         ({"keys": [{**KEY, "key": "sk-the-key-itself"}]}, "keys.0.key: Extra inputs"),
+        ({"tls": {**TLS, "port": 11436}}, "port 11436 is the plain one"),
+        ({"tls": {**TLS, "key": "/etc/stoker/keys/privkey.pem"}}, "two files in one directory"),
+        ({"tls": {**TLS, "key": TLS["certificate"]}}, "two files in one directory"),
+        ({"tls": {**TLS, "certificate": "tls/fullchain.pem"}}, "tls.certificate"),
+        ({"tls": {**TLS, "certificate": "/etc/stoker/a.pem", "key": "/etc/stoker/b.pem"}}, "the whole directory"),
         ({"client_limits": {"requests_per_minute": 0}}, "client_limits.requests_per_minute"),
         ({"client_limits": {"concurrent": 0}}, "client_limits.concurrent"),
         ({"client_limits": {"burst": 5}}, "burst without requests_per_minute limits nothing"),

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -124,23 +125,34 @@ class RunningGateway:
 
         return until(newest)
 
+    def log_of(self, reply: Reply) -> dict[str, Any]:
+        """The line of the access log for the request that got this answer."""
+
+        def line() -> dict[str, Any] | None:
+            lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+            return next(
+                (entry for entry in map(json.loads, lines) if entry["id"] == reply.headers["x-request-id"]), None
+            )
+
+        return until(line)
+
     def output(self) -> str:
         return self.log_file.read_text()
 
     def memory(self) -> int:
         """Bytes of private memory that nginx's worker processes have in use (VmRSS less what is shared)."""
-        return sum(_private_memory(worker) for worker in self._workers())
+        return sum(_private_memory(worker) for worker in self.workers())
 
     def temporary_files(self) -> list[str]:
         """Bodies that memory was too small for: files that nginx's workers hold open."""
-        links = [link for worker in self._workers() for link in Path(f"/proc/{worker}/fd").iterdir()]
+        links = [link for worker in self.workers() for link in Path(f"/proc/{worker}/fd").iterdir()]
         targets = [os.readlink(link) for link in links if link.is_symlink()]
         return [target for target in targets if "/stoker-client-body/" in target]
 
     def until_temporary_files(self) -> list[str]:
         return until(self.temporary_files)
 
-    def _workers(self) -> list[int]:
+    def workers(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(word) for word in children.read_text().split()]
 
@@ -183,7 +195,7 @@ def running_gateway(
 
     With IPv6 ``addresses`` it runs in a network namespace of its own that has them; only a process in there can ask it.
     """
-    gateway = gateway.model_copy(update={"port": _free_port()})
+    gateway = gateway.model_copy(update={"port": free_port()})
     files = render_gateway(gateway, backends_of(gateway, members))
     directory.mkdir(parents=True)
     for name, text in files.items():
@@ -232,6 +244,8 @@ def _health(gateway: RunningGateway) -> str | None:
     return None
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def free_port() -> int:
+    """A port below those that connections are made from (32768 on, by Linux's default): nobody takes it before nginx does."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20000, 32768))) as free:
+            return int(free.getsockname()[1])

@@ -42,7 +42,7 @@ def test_an_address_outside_is_refused_and_one_inside_is_not(
         assert (reply.status, reply.error["code"]) == (403, "network_not_allowed"), outside
         assert "x-request-id" in reply.headers
     assert reached(all_members) == before
-    entry = gateway.log(CHAT)
+    entry = gateway.log_of(reply)
     assert (entry["status"], entry["client"], entry["member"]) == ("403", OUTSIDER, "")
 
 
@@ -116,8 +116,8 @@ def test_a_key_opens_and_its_name_is_in_the_log(
     protected: StartProtected, all_members: list[Member], headers: dict[str, str]
 ) -> None:
     gateway = protected(keys=described())
-    assert gateway.ask(CHAT, QWEN, headers=headers).status == 200
-    assert gateway.log(CHAT)["key"] == "team-a"
+    reply = gateway.ask(CHAT, QWEN, headers=headers)
+    assert (reply.status, gateway.log_of(reply)["key"]) == (200, "team-a")
     seen = all_members[-1].received[-1]
     assert not {"authorization", "x-api-key"} & set(seen.headers)
 
@@ -147,7 +147,7 @@ def test_without_a_right_key_nothing(
     reply = keyed.ask(path, QWEN if path == CHAT else None, headers=headers)
     assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
     assert reply.headers["www-authenticate"] == "Bearer"
-    assert keyed.log(path)["key"] == "-"
+    assert keyed.log_of(reply)["key"] == "-"
     assert reached(all_members) == before
 
 
@@ -206,7 +206,7 @@ def test_ready_needs_no_key(keyed: RunningGateway) -> None:
 def test_the_list_of_models_with_a_key(keyed: RunningGateway) -> None:
     reply = keyed.ask("/v1/models", headers={"Authorization": f"Bearer {KEYS['team_b']}"})
     assert [entry["id"] for entry in reply.json["data"]] == ["bge-m3", "llama3.1-8b", "qwen2.5-14b"]
-    assert keyed.log("/v1/models")["key"] == "team_b"
+    assert keyed.log_of(reply)["key"] == "team_b"
 
 
 def test_no_key_is_in_a_file_or_a_log(protected: StartProtected, all_members: list[Member], tmp_path: Path) -> None:
@@ -230,6 +230,6 @@ def test_network_and_key_are_both_asked_for(protected: StartProtected) -> None:
 
 def test_without_keys_the_engines_key_passes(protected: StartProtected, all_members: list[Member]) -> None:
     gateway = protected()
-    assert gateway.ask(CHAT, QWEN, headers={"Authorization": "Bearer of-the-engine"}).status == 200
+    reply = gateway.ask(CHAT, QWEN, headers={"Authorization": "Bearer of-the-engine"})
     assert all_members[-1].received[-1].headers["authorization"] == "Bearer of-the-engine"
-    assert gateway.log(CHAT)["key"] == "-"
+    assert gateway.log_of(reply)["key"] == "-"

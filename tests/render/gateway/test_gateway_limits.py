@@ -47,7 +47,7 @@ def test_requests_a_minute(protected: StartProtected, all_members: list[Member])
     assert reply.headers["retry-after"] == "30", "a request is free again after half a minute"
     assert reply.headers["x-request-id"]
     assert len(all_members[-1].received) == before
-    assert gateway.log(CHAT)["status"] == "429"
+    assert gateway.log_of(reply)["status"] == "429"
     assert "secret" not in gateway.output()
 
 
