@@ -13,7 +13,6 @@ from stoker.spec.gateway_access import Tls
 SOON_DAYS = 14
 
 _DAY = 86400
-_ANCHOR = "certificate"
 
 
 def check(look: Look) -> Reasons:
@@ -28,7 +27,7 @@ def _check(look: Look, tls: Tls) -> Reasons:
         yield Reason(
             f"{' and '.join(missing)} is not there" if len(missing) == 1 else f"{' and '.join(missing)} are not there",
             "bring the certificate and its key to the host, or remove `tls` from the gateway",
-            _ANCHOR,
+            "certificate",
         )
         return
     mode = look.state.files[tls.key].mode
@@ -36,13 +35,13 @@ def _check(look: Look, tls: Tls) -> Reasons:
         yield Reason(
             f"the private key {tls.key} has mode {mode}: others than root can read it",
             f"chmod 600 {tls.key}",
-            _ANCHOR,
+            "certificate",
             "warn",
         )
     try:
         chain = x509.load_pem_x509_certificates(look.state.contents.get(tls.certificate, "").encode())
     except ValueError:
-        yield Reason(f"{tls.certificate} is no certificate in PEM", "bring the right file to the host", _ANCHOR)
+        yield Reason(f"{tls.certificate} is no certificate in PEM", "bring the right file to the host", "certificate")
         return
     yield from _validity(look.now, tls, min(chain, key=lambda one: one.not_valid_after_utc), chain[0])
 
@@ -52,15 +51,15 @@ def _validity(now: int, tls: Tls, earliest: x509.Certificate, own: x509.Certific
     ends, begins = earliest.not_valid_after_utc.timestamp(), own.not_valid_before_utc.timestamp()
     renew = "renew it and deploy again: the gateway reads it anew"
     if now >= ends:
-        yield Reason(f"{tls.certificate} ended {int(now - ends) // _DAY} days ago", renew, _ANCHOR, "warn")
+        yield Reason(f"{tls.certificate} ended {int(now - ends) // _DAY} days ago", renew, "certificate", "warn")
     elif now < begins:
         yield Reason(
             f"{tls.certificate} is valid from {datetime.fromtimestamp(begins, UTC):%Y-%m-%d %H:%M} UTC on only",
             "wait, or look at the clocks of this machine and of the one that made it",
-            _ANCHOR,
+            "certificate",
             "warn",
         )
     elif ends - now < SOON_DAYS * _DAY:
-        yield Reason(f"{tls.certificate} ends in {int(ends - now) // _DAY} days", renew, _ANCHOR, "warn")
+        yield Reason(f"{tls.certificate} ends in {int(ends - now) // _DAY} days", renew, "certificate", "warn")
     else:
-        yield Reason(f"{tls.certificate} ends on {earliest.not_valid_after_utc:%Y-%m-%d}", "", _ANCHOR, "note")
+        yield Reason(f"{tls.certificate} ends on {earliest.not_valid_after_utc:%Y-%m-%d}", "", "certificate", "note")
