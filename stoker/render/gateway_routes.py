@@ -10,10 +10,11 @@ from stoker.spec.gateway import Kind, Pool, without_latest
 
 Engine = Literal["vllm", "ollama"]
 
-#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15.
+#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15. Of /v1/responses
+#: only what creates one: GET /v1/responses/ID asks the one member that holds it. Ollama has it since v0.13.3, by its documentation.
 _POSTS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
-    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions"),
-    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions"),
+    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
     ("embeddings", "vllm"): ("/v1/embeddings",),
     ("embeddings", "ollama"): ("/v1/embeddings", "/api/embeddings", "/api/embed"),
 }

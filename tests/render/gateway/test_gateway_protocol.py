@@ -13,7 +13,7 @@ QWEN = {"model": "qwen2.5-14b", "messages": [{"role": "user", "content": "a secr
 
 ENGINES_OWN = [
     "/", "/v1", "/metrics", "/invocations", "/pooling", "/tokenize", "/detokenize", "/docs", "/openapi.json",
-    "/score", "/rerank", "/load", "/version", "/ping", "/sleep", "/pause", "/v1/load_lora_adapter", "/v1/responses", "/v1/rerank",
+    "/score", "/rerank", "/load", "/version", "/ping", "/sleep", "/pause", "/v1/load_lora_adapter", "/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/rerank",
     "/api/pull", "/api/delete", "/api/create", "/api/push", "/api/copy", "/api/generate", "/api/chat",
     "/api/tags", "/api/ps",
     "/llama", "/llama/", "/llama/metrics", "/llama/invocations", "/llama/v1/embeddings", "/qwen/tokenize", "/qwen/health",

@@ -16,15 +16,17 @@ from stoker.spec.gateway import Gateway, Limits, Pool
 
 UNIFIED = {
     "POST": [
-        "/v1/embeddings", "/api/embeddings", "/api/embed", "/v1/chat/completions", "/v1/completions",
+        "/v1/embeddings", "/api/embeddings", "/api/embed", "/v1/chat/completions", "/v1/completions", "/v1/responses",
         "/embed/v1/embeddings", "/embed/api/embeddings", "/embed/api/embed",
-        "/llama/v1/chat/completions", "/llama/v1/completions", "/qwen/v1/chat/completions", "/qwen/v1/completions",
+        "/llama/v1/chat/completions", "/llama/v1/completions", "/llama/v1/responses",
+        "/qwen/v1/chat/completions", "/qwen/v1/completions", "/qwen/v1/responses",
     ],
     "GET": ["/embed/api/tags", "/embed/api/version", "/llama/v1/models", "/qwen/v1/models"],
 }  # fmt: skip
 LLM_ONLY = {
-    "POST": ["/v1/chat/completions", "/v1/completions", "/llama/v1/chat/completions", "/llama/v1/completions",
-             "/qwen/v1/chat/completions", "/qwen/v1/completions"],
+    "POST": ["/v1/chat/completions", "/v1/completions", "/v1/responses",
+             "/llama/v1/chat/completions", "/llama/v1/completions", "/llama/v1/responses",
+             "/qwen/v1/chat/completions", "/qwen/v1/completions", "/qwen/v1/responses"],
     "GET": ["/llama/v1/models", "/qwen/v1/models"],
 }  # fmt: skip
 
