@@ -160,6 +160,7 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
             f"{MODEL_DATA}/{model.directory}",
             "--served-model-name",
             instance.model,
+            *model.aliases,
             *to_argv(instance.arguments),
         ),
         volumes=(

@@ -36,6 +36,8 @@ class Backend:
     engine: Engine
     #: ``address:port`` of each member, in the inventory's order.
     members: tuple[str, ...]
+    #: Further names of the model, which the members know too.
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def model_names(backends: Iterable[Backend]) -> dict[str, str]:
     names: dict[str, str] = {}
     for backend in backends:
         model = backend.pool.model
-        names[model] = backend.pool.name
+        names |= dict.fromkeys((model, *backend.aliases), backend.pool.name)
         if backend.engine == "ollama":
             plain = without_latest(model)
             names[plain] = backend.pool.name

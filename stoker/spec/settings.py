@@ -116,8 +116,10 @@ class HubModel(Spec):
     directory: FileName
     #: Files that are not needed, as patterns (``*.pth``).
     exclude: tuple[str, ...] = ("original/*", "onnx/*", "imgs/*", "*.pth", "*.gguf")
+    #: Further names under which it may be asked for; the engines get them too.
+    aliases: tuple[ModelName, ...] = ()
 
-    @field_validator("exclude", mode="before")
+    @field_validator("exclude", "aliases", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -187,6 +189,19 @@ class Settings(Spec):
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+
+    @field_validator("models")
+    @classmethod
+    def _each_name_once(cls, models: dict[str, Model]) -> dict[str, Model]:
+        owners = {name.removesuffix(":latest"): name for name in models}
+        for name, model in models.items():
+            aliases = model.aliases if isinstance(model, HubModel) else ()
+            for alias in aliases:
+                owner = owners.setdefault(alias.removesuffix(":latest"), f"{name}'s alias")
+                if owner != f"{name}'s alias" or aliases.count(alias) > 1:
+                    raise ValueError(f"the alias {alias} of {name} is taken by {owner}; give each name once")
+        return models
 
     @field_validator("profiles")
     @classmethod

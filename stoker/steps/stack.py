@@ -13,6 +13,7 @@ from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
+from stoker.spec.settings import HubModel
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action, File, write_files
 
@@ -27,11 +28,13 @@ def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
     found = []
     for pool in gateway.pools:
         members = fleet.members(pool.model, pool.hosts)
+        model = members[0][0].model_of(members[0][1])
         found.append(
             Backend(
                 pool=pool,
                 engine=members[0][1].engine,
                 members=tuple(f"{host.address}:{instance.port}" for host, instance in members),
+                aliases=model.aliases if isinstance(model, HubModel) else (),
             )
         )
     return found

@@ -37,6 +37,7 @@ class Member:
     engine: Literal["vllm", "ollama"] = "vllm"
     mode: Mode = "answer"
     port: int = 0
+    aliases: tuple[str, ...] = ()
     received: list[Received] = field(default_factory=list)
     running: int = 0
     most_running: int = 0

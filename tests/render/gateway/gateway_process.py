@@ -184,7 +184,7 @@ def backends_of(gateway: Gateway, members: Iterable[Member]) -> list[Backend]:
 
 
 def _backend(pool: Pool, members: list[Member]) -> Backend:
-    return Backend(pool, members[0].engine, tuple(member.address for member in members))
+    return Backend(pool, members[0].engine, tuple(member.address for member in members), members[0].aliases)
 
 
 @contextlib.contextmanager
