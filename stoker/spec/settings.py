@@ -178,7 +178,7 @@ class Settings(Spec):
     firewall: Literal["off", "engines"] = "off"
     #: Who may use the instances' ports besides, for instance a monitoring server.
     engine_networks: tuple[Network, ...] = ()
-    #: Only the gateways may be used, and only with a key.
+    #: Only the gateways may be used, and only with a key: closes the engines' ports, and refuses a gateway without keys.
     strict: bool = False
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
@@ -190,6 +190,14 @@ class Settings(Spec):
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _strict_closes_the_engines(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("strict") is True:
+            if data.get("firewall") == "off":
+                raise ValueError("`strict` closes the engines' ports; remove `firewall`, or remove `strict`")
+            return {**data, "firewall": data.get("firewall", "engines")}
+        return data
 
     @field_validator("models")
     @classmethod

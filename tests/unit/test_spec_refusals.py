@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.description import Description
+from support.fleet import Data, make_fleet
 
 from stoker.spec.problems import Problem
 
@@ -546,6 +547,15 @@ def test_several_problems_of_one_instance_are_told_at_once(tmp_path: Path) -> No
         ("vllm_qwen_gpu2", "stacks[0].instances[4].port"),
         ("vllm_qwen_gpu2", "arguments['max-model-length']"),
     }
+
+
+def test_strict_closes_the_engines_ports() -> None:
+    def change(data: Data) -> None:
+        data["all"]["strict"] = True
+        for group in ("llm", "embedding"):
+            data[group]["stacks"][0]["gateway"]["keys"] = [{"name": "team-a", "sha256": "a" * 64}]
+
+    assert {host.settings.firewall for host in make_fleet(change).hosts} == {"engines"}
 
 
 def test_an_engine_with_a_key_of_its_own_behind_a_gateway_with_keys(tmp_path: Path) -> None:
