@@ -118,7 +118,7 @@ def test_streams_come_in_pieces(secure: Secure, all_members: list[Member]) -> No
         connection.sendall(head.encode() + body)
         response = http.client.HTTPResponse(connection)
         response.begin()
-        assert json.loads(response.readline().removeprefix(b"data: "))["piece"] == 0
+        assert b'"piece": 0' in response.readline()
         all_members[-1].gate.release(2)
         assert b"[DONE]" in response.read()
 
