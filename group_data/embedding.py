@@ -23,6 +23,8 @@ stacks = [
             "service": "nginx",
             "port": 11436,
             "config_file": "nginx-unified.conf",
+            # Whoever comes from elsewhere is refused (docs/gateway.md: keys, limits and TLS too).
+            "allowed_networks": ["192.168.31.0/24"],
             "pools": [
                 {"name": "embed", "model": "bge-m3", "kind": "embeddings", "prefix": "/embed", "default": True},
                 {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True},

@@ -44,6 +44,8 @@ stacks = [
             "service": "nginx",
             "port": 11434,
             "config_file": "nginx-hybrid.conf",
+            # Whoever comes from elsewhere is refused (docs/gateway.md: keys, limits and TLS too).
+            "allowed_networks": ["192.168.31.0/24"],
             "pools": [
                 {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True},
                 {"name": "qwen", "model": "qwen2.5-14b", "kind": "chat", "prefix": "/qwen"},

@@ -11,6 +11,7 @@ import pyinfra_cli  # noqa: F401  (first of all: it patches the standard library
 import typer
 
 from stoker.inventory import GROUP_DATA_VARIABLE, group_data_directories, load_fleet
+from stoker.keys.command import app as keys
 from stoker.models.command import app as models
 from stoker.spec.problems import SpecError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models, name="models")
+app.add_typer(keys, name="key")
 
 Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The inventory file.")]
 GroupData = Annotated[

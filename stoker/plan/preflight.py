@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from stoker.facts.state import HostState
 from stoker.models.card import Cards
 from stoker.plan.checks import (
+    certificate,
     compatibility,
     containers,
     disks,
@@ -45,6 +46,7 @@ CHECKS: Mapping[str, Check] = {
     "GPU processes": gpu_processes.check,
     "ports": ports.check,
     "firewall": firewall.check,
+    "certificate": certificate.check,
     "containers": containers.check,
     HAND_MADE: handmade.check,
     "disks": disks.check,

@@ -12,6 +12,7 @@ import yaml
 from stoker.facts.paths import HOST_CACHE, HOST_LOCKS
 from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway import CONFIG_DIRECTORY
+from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
@@ -39,7 +40,7 @@ class Service:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     gpus: tuple[str, ...]  #: UUIDs
-    ports: str
+    ports: tuple[str, ...]  #: ``on the host:in the container``
     volumes: tuple[str, ...]
     environment: Mapping[str, str]
     healthcheck: tuple[str, ...]
@@ -123,7 +124,7 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[G
         entrypoint=(),
         command=(),
         gpus=tuple(uuids),
-        ports=f"{instance.port}:{instance.container_port}",
+        ports=(f"{instance.port}:{instance.container_port}",),
         volumes=(),
         environment={"STOKER_INSTANCE": instance.name},
         healthcheck=(),
@@ -159,6 +160,7 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
             f"{MODEL_DATA}/{model.directory}",
             "--served-model-name",
             instance.model,
+            *model.aliases,
             *to_argv(instance.arguments),
         ),
         volumes=(
@@ -209,9 +211,12 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
         entrypoint=(),
         command=("nginx", "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
         gpus=(),
-        ports=f"{gateway.port}:{gateway.port}",
+        ports=tuple(f"{port}:{port}" for port in gateway.ports),
         # The directory, not the file: a mounted file would stay the old one when it is replaced.
-        volumes=(f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",),
+        volumes=(
+            f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",
+            *([tls_volume(gateway.tls)] if gateway.tls else []),
+        ),
         environment={},
         healthcheck=(),
         start_period=0,

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stoker.render.environment import render
+from stoker.render.environment import TEMPLATES, render
+from stoker.render.gateway_protection import TLS_DIRECTORY, limit_classes, listens_on_ipv6, networks
 from stoker.render.gateway_routes import Backend, Engine, Route, model_names, routes_of
 from stoker.spec.gateway import Gateway
 
@@ -26,6 +27,7 @@ RETRY_AFTER_SECONDS = 5
 RETRY_WITHIN_SECONDS = 10
 
 _ROUTER = "router.js"
+_KEYS = "keys.js"
 _MEMBER = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
@@ -38,8 +40,14 @@ class _NginxError:
     message: str
     #: nginx may have no URI for the request yet, so the answer needs a location with a URI of its own.
     early: bool = False
-    #: nginx's own number where it differs from the status (494: header too large).
+    #: nginx's own number where it differs from the status (494: header too large, 497: plain HTTP on the port of HTTPS).
     nginx_status: int = 0
+    #: Headers of the answer, with nginx's variables.
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def number(self) -> int:
+        return self.nginx_status or self.status
 
     @property
     def body(self) -> str:
@@ -80,6 +88,10 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         unknown_path=_unknown_path(routes),
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
         fail_seconds=RETRY_AFTER_SECONDS,
+        networks=networks(gateway),
+        tls_directory=TLS_DIRECTORY,
+        ipv6=listens_on_ipv6(gateway),
+        limit_classes=limit_classes(gateway),
     )
     router = render(
         "gateway/router.js.j2",
@@ -90,7 +102,10 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         retry_after=RETRY_AFTER_SECONDS,
         read_seconds=limits.read_seconds,
     )
-    return {gateway.config_file: configuration, _ROUTER: router}
+    files = {gateway.config_file: configuration, _ROUTER: router}
+    if gateway.keys:
+        files[_KEYS] = (TEMPLATES / "gateway" / _KEYS).read_text(encoding="utf-8")
+    return files
 
 
 def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
@@ -135,6 +150,17 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
     limits = gateway.limits
     return [
         _NginxError(400, "bad_request", "The request is not valid HTTP.", early=True),
+        _NginxError(
+            401,
+            "invalid_api_key",
+            "This gateway needs one of its keys, as Authorization: Bearer KEY or x-api-key: KEY; none, or a wrong one, came.",
+            headers=(("WWW-Authenticate", "Bearer"),),
+        ),
+        _NginxError(
+            403,
+            "network_not_allowed",
+            "Your address is in none of the networks that this gateway serves (allowed_networks in group_data).",
+        ),
         _NginxError(404, "unknown_path", "The gateway has no such path."),
         _NginxError(405, "method_not_allowed", "The gateway does not accept this method."),
         _NginxError(408, "request_timeout", "The request did not arrive in time."),
@@ -145,7 +171,14 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
             f"{limits.body_mib} MiB where the path does.",
         ),
         _NginxError(414, "uri_too_long", "The request's address is too long.", early=True),
+        _NginxError(
+            429,
+            "rate_limit_exceeded",
+            "This client asks for more at once, or in a minute, than it may (client_limits in group_data); wait a little.",
+            headers=(("Retry-After", "$stoker_retry_after"),),
+        ),
         _NginxError(431, "headers_too_large", "The request's headers are too large.", early=True, nginx_status=494),
+        _NginxError(400, "https_port", "This port speaks HTTPS; write https://.", early=True, nginx_status=497),
         _NginxError(500, "gateway_error", "The gateway failed; its log says why (docker logs)."),
         _NginxError(501, "not_implemented", "The gateway does not know this transfer encoding."),
         _NginxError(505, "http_version", "The gateway speaks HTTP/1.0 and HTTP/1.1.", early=True),

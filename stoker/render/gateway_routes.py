@@ -10,10 +10,11 @@ from stoker.spec.gateway import Kind, Pool, without_latest
 
 Engine = Literal["vllm", "ollama"]
 
-#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15.
+#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15. Of /v1/responses
+#: only what creates one: GET /v1/responses/ID asks the one member that holds it. Ollama has it since v0.13.3, by its documentation.
 _POSTS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
-    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions"),
-    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions"),
+    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
     ("embeddings", "vllm"): ("/v1/embeddings",),
     ("embeddings", "ollama"): ("/v1/embeddings", "/api/embeddings", "/api/embed"),
 }
@@ -35,6 +36,8 @@ class Backend:
     engine: Engine
     #: ``address:port`` of each member, in the inventory's order.
     members: tuple[str, ...]
+    #: Further names of the model, which the members know too.
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def model_names(backends: Iterable[Backend]) -> dict[str, str]:
     names: dict[str, str] = {}
     for backend in backends:
         model = backend.pool.model
-        names[model] = backend.pool.name
+        names |= dict.fromkeys((model, *backend.aliases), backend.pool.name)
         if backend.engine == "ollama":
             plain = without_latest(model)
             names[plain] = backend.pool.name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 
 from stoker.smoke import answers, curl, spread, stream, texts
 from stoker.smoke.check import Check, CheckFailed, Trace
@@ -17,7 +18,7 @@ from stoker.smoke.checks_instance import (
     long_texts,
     two_texts,
 )
-from stoker.smoke.target import Entrance, Member, pool_members
+from stoker.smoke.target import GATEWAY_KEY, Entrance, Member
 from stoker.spec.fleet import Fleet
 from stoker.spec.gateway import Pool
 
@@ -30,11 +31,15 @@ def checks(fleet: Fleet, entrance: Entrance, witness: HostWitness, seconds: int)
     """``seconds`` bounds each request."""
     pools = entrance.gateway.pools
     yield _check(entrance, "/health", curl.Request(f"{entrance.url}/health", seconds=seconds), _health)
+    if entrance.gateway.keys and not entrance.key:
+        yield Check("key", entrance.host.name, entrance.gateway.container, _no_key, gateway=_id(entrance))
+        return
     names = [pool.model for pool in pools]
-    request = curl.Request(f"{entrance.url}/v1/models", key=_any_key(fleet, pools), seconds=seconds)
+    key = next((member.key for pool in pools for member in entrance.members(fleet, pool) if member.key), None)
+    request = curl.Request(f"{entrance.url}/v1/models", key=key, seconds=seconds)
     yield _check(entrance, "/v1/models", request, lambda answer: answers.models(answer, names))
     for pool in pools:
-        members = pool_members(fleet, pool)
+        members = entrance.members(fleet, pool)
         yield from _routes(entrance, pool, members[0], seconds)
         if pool.kind == "chat":
             yield _stream(entrance, pool, members[0], seconds)
@@ -106,9 +111,12 @@ def _health(answer: curl.Answer) -> str:
     return "200 OK"
 
 
-def _any_key(fleet: Fleet, pools: Sequence[Pool]) -> curl.Key | None:
-    keys = (member.key for pool in pools for member in pool_members(fleet, pool))
-    return next((key for key in keys if key), None)
+def _no_key(trace: Trace) -> str:
+    raise CheckFailed(
+        f"one of the gateway's keys in ${GATEWAY_KEY}",
+        f"${GATEWAY_KEY} holds another one" if os.environ.get(GATEWAY_KEY) else f"${GATEWAY_KEY} is not set",
+        f"make a key for yourself (stoker key new smoke), deploy, and export {GATEWAY_KEY}=...",
+    )
 
 
 def _id(entrance: Entrance) -> tuple[str, str]:

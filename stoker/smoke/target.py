@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stoker.keys.make import hash_of
 from stoker.smoke.curl import Key
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway, Kind, Pool
@@ -15,12 +17,18 @@ from stoker.spec.settings import OllamaModel
 _KEY_VARIABLE = "VLLM_API_KEY"
 
 
+#: Holds one of a gateway's keys, for the requests that go through it.
+GATEWAY_KEY = "STOKER_KEY"
+
+
 @dataclass(frozen=True)
 class Member:
     """An instance as requests reach it."""
 
     host: Host
     instance: Instance
+    #: The gateway's, for requests that go through one that has keys.
+    gateway_key: Key | None = None
 
     @property
     def url(self) -> str:
@@ -28,6 +36,8 @@ class Member:
 
     @property
     def key(self) -> Key | None:
+        if self.gateway_key:
+            return self.gateway_key
         value = self.instance.environment.get(_KEY_VARIABLE) if self.instance.engine == "vllm" else None
         return Key(_KEY_VARIABLE, value) if value else None
 
@@ -58,6 +68,16 @@ class Entrance:
     @property
     def url(self) -> str:
         return base_url(self.host.address, self.gateway.port)
+
+    @property
+    def key(self) -> Key | None:
+        """The key in this machine's environment, where it is one of the gateway's."""
+        value = os.environ.get(GATEWAY_KEY, "")
+        return Key(GATEWAY_KEY, value) if hash_of(value) in {key.sha256 for key in self.gateway.keys} else None
+
+    def members(self, fleet: Fleet, pool: Pool) -> list[Member]:
+        """A pool's instances, as requests through this gateway reach them."""
+        return [replace(member, gateway_key=self.key) for member in pool_members(fleet, pool)]
 
 
 def base_url(address: str, port: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from stoker.spec import vllm
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
@@ -137,7 +138,8 @@ def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
             ports[instance.port].append(instance.name)
             containers[instance.name] += 1
         if stack.gateway:
-            ports[stack.gateway.port].append(stack.gateway.container)
+            for port in stack.gateway.ports:
+                ports[port].append(stack.gateway.container)
             containers[stack.gateway.container] += 1
             services[stack.gateway.service] += 1
         for service, count in services.items():
@@ -171,6 +173,8 @@ def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
 
 def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
     for stack in host.stacks:
+        if stack.gateway:
+            yield from _access_problems(fleet, host, stack.gateway, origin("stacks"))
         for pool in stack.gateway.pools if stack.gateway else ():
             field = f"gateway.pools[{pool.name!r}]"
             assert stack.gateway is not None
@@ -210,3 +214,35 @@ def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) ->
                 "the rules are loaded at boot, before names resolve",
                 f'give it one in the inventory: ("{other.name}", {{"address": "192.168.31.65"}})',
             )
+
+
+def _access_problems(fleet: Fleet, host: Host, gateway: Gateway, where: str) -> Iterator[Problem]:
+    def problem(field: str, value: object, reason: str, remedy: str) -> Problem:
+        return Problem(where, f"gateway.{field}", repr(value), reason, remedy, gateway.container)
+
+    if not gateway.allowed_networks:
+        yield problem(
+            "allowed_networks",
+            list(gateway.allowed_networks),
+            "it names no network, so nobody could use the gateway",
+            'write where its clients are, for instance "allowed_networks": ["192.168.31.0/24"]',
+        )
+    if host.settings.strict and not gateway.keys:
+        yield problem(
+            "keys",
+            list(gateway.keys),
+            "`strict` asks for keys, and the gateway has none",
+            "run `stoker key new NAME` and add the line that it prints, or remove `strict`",
+        )
+    if gateway.keys:
+        for pool in gateway.pools:
+            for _, instance in fleet.members(pool.model, pool.hosts):
+                if instance.engine == "vllm" and (
+                    "VLLM_API_KEY" in instance.environment or "api-key" in instance.arguments
+                ):
+                    yield problem(
+                        "keys",
+                        [key.name for key in gateway.keys],
+                        f"{instance.name} wants a key of its own, and a gateway with keys passes none on",
+                        "remove the instance's key, and close its port with `strict` instead",
+                    )

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from stoker.spec.base import ContainerName, FileName, ModelName, Port, ServiceName, Spec
+from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
+from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems
 
 #: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
 Kind = Literal["chat", "embeddings"]
@@ -81,20 +82,43 @@ class Gateway(Spec):
     config_file: FileName
     pools: tuple[Pool, ...] = Field(min_length=1)
     limits: Limits = Limits()
+    #: Where clients come from; any other address is refused. A fleet's gateway must say it (spec/checks.py).
+    allowed_networks: tuple[Network, ...] = ()
+    #: With keys, every request needs one of them.
+    keys: tuple[Key, ...] = ()
+    client_limits: ClientLimits = ClientLimits()
+    tls: Tls | None = None
 
-    @field_validator("pools", mode="before")
+    @field_validator("pools", "allowed_networks", "keys", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
     @field_validator("config_file")
     @classmethod
-    def _not_the_router(cls, name: str) -> str:
-        if name == "router.js":
-            raise ValueError(
-                "router.js is the name of the gateway's own script; choose another, for instance nginx.conf"
-            )
+    def _not_a_script(cls, name: str) -> str:
+        if name in ("router.js", "keys.js"):
+            raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
+
+    @field_validator("keys")
+    @classmethod
+    def _different(cls, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        problems = key_problems(keys)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return keys
+
+    @property
+    def ports(self) -> list[int]:
+        """Every port that is published on the host."""
+        return [self.port, *([self.tls.port] if self.tls else [])]
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Gateway:
+        if self.tls and self.tls.port == self.port:
+            raise ValueError(f"port {self.port} is the plain one; choose another for tls, for instance 11443")
+        return self
 
     @field_validator("pools")
     @classmethod

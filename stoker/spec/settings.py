@@ -116,8 +116,10 @@ class HubModel(Spec):
     directory: FileName
     #: Files that are not needed, as patterns (``*.pth``).
     exclude: tuple[str, ...] = ("original/*", "onnx/*", "imgs/*", "*.pth", "*.gguf")
+    #: Further names under which it may be asked for; the engines get them too.
+    aliases: tuple[ModelName, ...] = ()
 
-    @field_validator("exclude", mode="before")
+    @field_validator("exclude", "aliases", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -176,6 +178,8 @@ class Settings(Spec):
     firewall: Literal["off", "engines"] = "off"
     #: Who may use the instances' ports besides, for instance a monitoring server.
     engine_networks: tuple[Network, ...] = ()
+    #: Only the gateways may be used, and only with a key: closes the engines' ports, and refuses a gateway without keys.
+    strict: bool = False
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
@@ -185,6 +189,27 @@ class Settings(Spec):
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strict_closes_the_engines(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("strict") is True:
+            if data.get("firewall") == "off":
+                raise ValueError("`strict` closes the engines' ports; remove `firewall`, or remove `strict`")
+            return {**data, "firewall": data.get("firewall", "engines")}
+        return data
+
+    @field_validator("models")
+    @classmethod
+    def _each_name_once(cls, models: dict[str, Model]) -> dict[str, Model]:
+        owners = {name.removesuffix(":latest"): name for name in models}
+        for name, model in models.items():
+            aliases = model.aliases if isinstance(model, HubModel) else ()
+            for alias in aliases:
+                owner = owners.setdefault(alias.removesuffix(":latest"), f"{name}'s alias")
+                if owner != f"{name}'s alias" or aliases.count(alias) > 1:
+                    raise ValueError(f"the alias {alias} of {name} is taken by {owner}; give each name once")
+        return models
 
     @field_validator("profiles")
     @classmethod

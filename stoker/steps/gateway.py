@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 
+from stoker.facts.paths import HOST_STATE
 from stoker.facts.probe import HttpProbe
 from stoker.facts.state import HostState
 from stoker.render.compose import services
 from stoker.render.gateway import CONFIG_DIRECTORY, CONFIG_HEADER, config_identity
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.gateway import Gateway
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action
 from stoker.steps.stack import backends, container_reason, uuids
@@ -27,21 +29,45 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
         return []
     service = next(service for service in services(host, stack, uuids(state)) if service.container == gateway.container)
     identity = config_identity(gateway, backends(fleet, gateway))
-    if container_reason(service, state) or state.answers.get(_answer(stack)) == identity:
+    if container_reason(service, state):
         return []  # a container that is about to be made or started reads the new files by itself
+    renewed = _renewed(gateway, state)
+    if state.answers.get(_answer(stack)) == identity and not renewed:
+        return []
     url = f"http://127.0.0.1:{gateway.port}/health"
     configuration = f"{CONFIG_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
     loaded = (
         f"curl -q -s --noproxy '*' -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
     )
+    what = f"configuration {identity}" + (
+        f" and the certificate {gateway.tls.certificate}" if gateway.tls and renewed else ""
+    )
+    note = f" && echo {renewed} >{shlex.quote(_record(gateway))}" if renewed else ""
     return [
         Action(
-            f"reload {gateway.container} with configuration {identity}",
+            f"reload {gateway.container} with {what}",
             f"{execute} -t -q && {execute} -s reload && {{ i=0; until {loaded}; do i=$((i+1)); test $i -lt 40 || "
-            f"{{ echo 'nginx still runs its old configuration'; docker logs --tail 10 {shlex.quote(gateway.container)}; exit 1; }}; sleep 0.25; done; }}",
+            f"{{ echo 'nginx still runs its old configuration'; docker logs --tail 10 {shlex.quote(gateway.container)}; exit 1; }}; sleep 0.25; done; }}{note}",
         )
     ]
+
+
+def contents(stack: Stack) -> list[str]:
+    """The certificate, and what was noted when it was read last."""
+    gateway = stack.gateway
+    return [gateway.tls.certificate, _record(gateway)] if gateway and gateway.tls else []
+
+
+def _record(gateway: Gateway) -> str:
+    return f"{HOST_STATE}/certificate-{gateway.container}"
+
+
+def _renewed(gateway: Gateway, state: HostState) -> str:
+    """The digest of a certificate that nginx has not been told to read; empty without one. nginx reads it at a reload only."""
+    file = state.files.get(gateway.tls.certificate) if gateway.tls else None
+    digest = file.digest if file else ""
+    return digest if digest != state.contents.get(_record(gateway), "").strip() else ""
 
 
 def _answer(stack: Stack) -> str:

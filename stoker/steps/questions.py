@@ -58,6 +58,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         *proofs,
     ]
     contents += [f"{READY}/{name}" for name in names]
+    contents += [path for entry in host.stacks for path in gateway.contents(entry)]
     http = [probe for entry in host.stacks if (probe := gateway.probe(entry))]
     for _, instance in host.instances():
         path = "/health" if instance.engine == "vllm" else "/api/ps"

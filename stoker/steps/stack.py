@@ -9,9 +9,11 @@ from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.render.compose import Service, compose_file, services, stack_directory
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
+from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
+from stoker.spec.settings import HubModel
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action, File, write_files
 
@@ -26,11 +28,13 @@ def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
     found = []
     for pool in gateway.pools:
         members = fleet.members(pool.model, pool.hosts)
+        model = members[0][0].model_of(members[0][1])
         found.append(
             Backend(
                 pool=pool,
                 engine=members[0][1].engine,
                 members=tuple(f"{host.address}:{instance.port}" for host, instance in members),
+                aliases=model.aliases if isinstance(model, HubModel) else (),
             )
         )
     return found
@@ -46,7 +50,12 @@ def gateway_files(fleet: Fleet, host: Host, stack: Stack) -> list[File]:
 
 def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
     """Files whose state the steps must see."""
-    return [compose_path(host, stack), *(file.path for file in gateway_files(fleet, host, stack))]
+    tls = stack.gateway.tls if stack.gateway else None
+    return [
+        compose_path(host, stack),
+        *(file.path for file in gateway_files(fleet, host, stack)),
+        *([tls.certificate, tls.key] if tls else []),
+    ]
 
 
 def compose_path(host: Host, stack: Stack) -> str:
@@ -66,8 +75,9 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     stale_gateway = [file for file in gateway if file in stale]
     if stale_gateway and stack.gateway:
         stale = [file for file in stale if file not in gateway] + gateway  # nginx needs the whole set to judge it
+        tls = f"--volume {tls_volume(stack.gateway.tls)} " if stack.gateway.tls else ""
         checks.append(
-            f'chmod 755 "$new" "$new"/gateway; docker run --rm --volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
+            f'chmod 755 "$new" "$new"/gateway; docker run --rm {tls}--volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
             f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {CONFIG_DIRECTORY}/{stack.gateway.config_file}"
         )
     script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))

@@ -166,6 +166,7 @@ def host_data(engines: Mapping[str, StandIn], environment: Mapping[str, str]) ->
                     "container": "nginx_0",
                     "port": engines["nginx_0"].port,
                     "config_file": "nginx.conf",
+                    "allowed_networks": ["127.0.0.0/8"],
                     "pools": [
                         {"name": "llama", "model": "llama", "kind": "chat", "prefix": "/llama", "default": True},
                         {"name": "embed", "model": "bge-m3", "kind": "embeddings", "default": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from stoker.spec.gateway import Gateway
 
 LLAMA = {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True}
+KEY = {"name": "team-a", "sha256": "a" * 64}
+TLS = {"port": 11443, "certificate": "/etc/stoker/tls/fullchain.pem", "key": "/etc/stoker/tls/privkey.pem"}
 QWEN = {"name": "qwen", "model": "qwen2.5-14b", "kind": "chat", "prefix": "/qwen"}
 EMBED = {"name": "embed", "model": "bge-m3", "kind": "embeddings", "prefix": "/embed", "default": True}
 
@@ -93,6 +96,29 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"container": "a b"}, "container"),
         ({"config_file": "../nginx.conf"}, "config_file"),
         ({"config_file": "router.js"}, "router.js is the name of the gateway's own script"),
+        ({"config_file": "keys.js"}, "keys.js is the name of the gateway's own script"),
+        ({"allowed_networks": ["192.168.31.7/24"]}, "write 192.168.31.0/24"),
+        ({"allowed_networks": ["192.168.31.0/33"]}, "this is no IP network"),
+        ({"allowed_networks": ["gpu10"]}, "this is no IP network"),
+        ({"allowed_networks": ["10.0.0.0/8; }"]}, "this is no IP network"),
+        ({"allowed_networks": "10.0.0.0/8"}, "allowed_networks"),
+        ({"keys": [{**KEY, "sha256": "sk-the-key-itself"}]}, "keys.0.sha256"),
+        ({"keys": [{**KEY, "sha256": "A" * 64}]}, "keys.0.sha256"),
+        ({"keys": [{**KEY, "sha256": hashlib.sha256(b"").hexdigest()}]}, "the hash of an empty key"),
+        ({"keys": [{**KEY, "name": "Team A"}]}, "keys.0.name"),
+        ({"keys": [{**KEY, "name": "-"}]}, "keys.0.name"),
+        ({"keys": [KEY, {**KEY, "sha256": "b" * 64}]}, "2 keys have the name team-a"),
+        ({"keys": [KEY, {**KEY, "name": "team-b"}]}, "team-a and team-b are the same key"),
+        ({"keys": [{**KEY, "key": "sk-the-key-itself"}]}, "keys.0.key: Extra inputs"),
+        ({"tls": {**TLS, "port": 11436}}, "port 11436 is the plain one"),
+        ({"tls": {**TLS, "key": "/etc/stoker/keys/privkey.pem"}}, "two files in one directory"),
+        ({"tls": {**TLS, "key": TLS["certificate"]}}, "two files in one directory"),
+        ({"tls": {**TLS, "certificate": "tls/fullchain.pem"}}, "tls.certificate"),
+        ({"tls": {**TLS, "certificate": "/etc/stoker/a.pem", "key": "/etc/stoker/b.pem"}}, "the whole directory"),
+        ({"client_limits": {"requests_per_minute": 0}}, "client_limits.requests_per_minute"),
+        ({"client_limits": {"concurrent": 0}}, "client_limits.concurrent"),
+        ({"client_limits": {"burst": 5}}, "burst without requests_per_minute limits nothing"),
+        ({"keys": [{**KEY, "limits": {"tokens": 1}}]}, "keys.0.limits.tokens: Extra inputs"),
         ({"limits": {"connect_seconds": 0}}, "limits.connect_seconds"),
         ({"limits": {"body_mib": 10}}, "body_mib 10 is smaller than parsed_body_mib 32"),
         ({"limits": {"read_timeout": 5}}, "limits.read_timeout: Extra inputs"),

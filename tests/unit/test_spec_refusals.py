@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.description import Description
+from support.fleet import Data, make_fleet
 
 from stoker.spec.problems import Problem
 
@@ -454,6 +455,28 @@ SLIPS = {
         "no such host",
         "use 192.168.31.10, 192.168.31.65",
     ),
+    "gateway for nobody": Slip(
+        LLM,
+        '            "allowed_networks": ["192.168.31.0/24"],\n',
+        "",
+        LLM,
+        "vllm_nginx",
+        "gateway.allowed_networks",
+        "[]",
+        "nobody could use the gateway",
+        '"allowed_networks": ["192.168.31.0/24"]',
+    ),
+    "strict without keys": Slip(
+        LLM,
+        "stacks = [",
+        "strict = True\nstacks = [",
+        LLM,
+        "vllm_nginx",
+        "gateway.keys",
+        "[]",
+        "`strict` asks for keys",
+        "stoker key new NAME",
+    ),
     # Files
     "syntax error": Slip(LLM, "stacks = [", "stacks = [[", f"{LLM}:29", "", "Python", "", "never closed", "correct"),
     "name error": Slip(
@@ -524,6 +547,24 @@ def test_several_problems_of_one_instance_are_told_at_once(tmp_path: Path) -> No
         ("vllm_qwen_gpu2", "stacks[0].instances[4].port"),
         ("vllm_qwen_gpu2", "arguments['max-model-length']"),
     }
+
+
+def test_strict_closes_the_engines_ports() -> None:
+    def change(data: Data) -> None:
+        data["all"]["strict"] = True
+        for group in ("llm", "embedding"):
+            data[group]["stacks"][0]["gateway"]["keys"] = [{"name": "team-a", "sha256": "a" * 64}]
+
+    assert {host.settings.firewall for host in make_fleet(change).hosts} == {"engines"}
+
+
+def test_an_engine_with_a_key_of_its_own_behind_a_gateway_with_keys(tmp_path: Path) -> None:
+    description = Description.copy(tmp_path)
+    description.edit(LLM, QWEN, QWEN.replace("}", ', "environment": {"VLLM_API_KEY": "secret"}}'))
+    description.edit(LLM, '"port": 11434,', f'"port": 11434, "keys": [{{"name": "team-a", "sha256": "{"a" * 64}"}}],')
+    (problem,) = description.problems()
+    assert (problem.instance, problem.field, problem.value) == ("vllm_nginx", "gateway.keys", "['team-a']")
+    assert "vllm_qwen_gpu2 wants a key of its own" in problem.reason
 
 
 def test_a_problem_in_an_overlay_is_told_with_the_overlays_file(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gateway_fleet
 import pytest
 from gateway_members import Member, running_members
-from gateway_process import RunningGateway, Start, running_gateway
+from gateway_process import RunningGateway, Start, StartProtected, running_gateway
 
 from stoker.spec.gateway import Limits
 
@@ -51,5 +52,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def start_one(members: list[Member], **limits: int) -> RunningGateway:
             gateway = gateway_fleet.unified().model_copy(update={"limits": Limits(**limits)})
             return stack.enter_context(running_gateway(gateway, members, tmp_path / "etc"))
+
+        yield start_one
+
+
+@pytest.fixture
+def protected(tmp_path: Path, all_members: list[Member]) -> Iterator[StartProtected]:
+    """Starts the unified gateway with other words on who may use it, in front of members that have forgotten everything."""
+    with contextlib.ExitStack() as stack:
+
+        def start_one(**fields: Any) -> RunningGateway:
+            for member in all_members:
+                member.forget()
+            gateway = gateway_fleet.unified_with(**fields)
+            return stack.enter_context(running_gateway(gateway, all_members, tmp_path / "etc"))
 
         yield start_one

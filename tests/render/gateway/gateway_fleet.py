@@ -21,9 +21,18 @@ def llm_only() -> Gateway:
     return _gateway("llm")
 
 
+def unified_with(**fields: object) -> Gateway:
+    """The unified gateway with some fields as a person would write them."""
+    return Gateway.model_validate(_entry("embedding") | fields)
+
+
 def _gateway(group: str) -> Gateway:
+    return Gateway.model_validate(_entry(group))
+
+
+def _entry(group: str) -> dict[str, object]:
     stacks = runpy.run_path(str(GROUP_DATA / f"{group}.py"))["stacks"]
-    return Gateway.model_validate(next(stack["gateway"] for stack in stacks if "gateway" in stack))
+    return next(dict(stack["gateway"]) for stack in stacks if "gateway" in stack)
 
 
 def default_backends(gateway: Gateway) -> list[Backend]:

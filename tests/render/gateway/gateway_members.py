@@ -43,6 +43,7 @@ class Member:
     engine: Literal["vllm", "ollama"] = "vllm"
     mode: Mode = "answer"
     port: int = 0
+    aliases: tuple[str, ...] = ()
     #: Requests for its model.
     received: list[Received] = field(default_factory=list)
     #: The first line of every request, of those that only read too; without questions for its health.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -79,10 +81,14 @@ class RunningGateway:
         method: str = "",
         raw: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        source: str = "127.0.0.1",
     ) -> Reply:
-        """POST when there is a body, else GET. ``raw`` sends bytes as they are, an iterable of them chunked."""
+        """POST when there is a body, else GET. ``raw`` sends bytes as they are, an iterable of them chunked.
+
+        ``source`` is the client's address, any of 127.0.0.0/8.
+        """
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0))
         with contextlib.closing(connection):
             connection.request(
                 method or ("GET" if data is None else "POST"),
@@ -92,9 +98,9 @@ class RunningGateway:
             )
             return _reply(connection.getresponse())
 
-    def send(self, request: bytes) -> Reply:
+    def send(self, request: bytes, source: str = "127.0.0.1") -> Reply:
         """Bytes as they are, for what an HTTP library refuses to send. The answer must come with a status line."""
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0)) as connection:
             connection.sendall(request)
             return read_reply(connection)
 
@@ -122,15 +128,49 @@ class RunningGateway:
         """The lines of the access log, which are always text."""
         return [line.decode("ascii") for line in self.log_file.read_bytes().splitlines() if line.startswith(b"{")]
 
+    def log_of(self, reply: Reply) -> dict[str, Any]:
+        """The line of the access log for the request that got this answer."""
+
+        def line() -> dict[str, Any] | None:
+            return next(
+                (entry for entry in map(json.loads, self.logged()) if entry["id"] == reply.headers["x-request-id"]),
+                None,
+            )
+
+        return until(line)
+
     def output(self) -> str:
         """Both logs. nginx writes what it refused into its own as it came."""
         return self.log_file.read_text(errors="replace")
+
+    def memory(self) -> int:
+        """Bytes of private memory that nginx's worker processes have in use (VmRSS less what is shared)."""
+        return sum(_private_memory(worker) for worker in self.workers())
+
+    def temporary_files(self) -> list[str]:
+        """Bodies that memory was too small for: files that nginx's workers hold open."""
+        links = [link for worker in self.workers() for link in Path(f"/proc/{worker}/fd").iterdir()]
+        targets = [os.readlink(link) for link in links if link.is_symlink()]
+        return [target for target in targets if "/stoker-client-body/" in target]
+
+    def until_temporary_files(self) -> list[str]:
+        return until(self.temporary_files)
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(word) for word in children.read_text().split()]
 
 
 class Start(Protocol):
     """Starts a gateway in front of members, with other limits than the default."""
 
     def __call__(self, members: list[Member], **limits: int) -> RunningGateway: ...
+
+
+class StartProtected(Protocol):
+    """Starts the unified gateway with other fields than group_data's."""
+
+    def __call__(self, **fields: Any) -> RunningGateway: ...
 
 
 def until(condition: Callable[[], T | None]) -> T:
@@ -148,28 +188,57 @@ def backends_of(gateway: Gateway, members: Iterable[Member]) -> list[Backend]:
 
 
 def _backend(pool: Pool, members: list[Member]) -> Backend:
-    return Backend(pool, members[0].engine, tuple(member.address for member in members))
+    return Backend(pool, members[0].engine, tuple(member.address for member in members), members[0].aliases)
 
 
 @contextlib.contextmanager
-def running_gateway(gateway: Gateway, members: Iterable[Member], directory: Path) -> Iterator[RunningGateway]:
-    """The gateway with a free port in place of its own, ready to answer."""
-    gateway = gateway.model_copy(update={"port": _free_port()})
+def running_gateway(
+    gateway: Gateway, members: Iterable[Member], directory: Path, addresses: Sequence[str] = ()
+) -> Iterator[RunningGateway]:
+    """The gateway with a free port in place of its own, ready to answer.
+
+    With IPv6 ``addresses`` it runs in a network namespace of its own that has them; only a process in there can ask it.
+    """
+    gateway = gateway.model_copy(update={"port": free_port()})
     files = render_gateway(gateway, backends_of(gateway, members))
     directory.mkdir(parents=True)
     for name, text in files.items():
         (directory / name).write_text(text)
     log_file = directory.with_suffix(".log")
     command = nginx_command(directory, "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;")
+    if addresses:
+        make = "".join(f"ip -6 address add {address}/128 dev lo; " for address in addresses)
+        command = [
+            "unshare",
+            "--net",
+            "/bin/sh",
+            "-ec",
+            f'ip link set lo up; {make}exec "$@"',
+            "in-own-network",
+            *command,
+        ]
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         running = RunningGateway(gateway.port, "", process, log_file)
-        running.identity = until(lambda: _health(running))
+        running.identity = until(lambda: _listens_on_ipv6(running) if addresses else _health(running))
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
+
+
+def _listens_on_ipv6(gateway: RunningGateway) -> str:
+    """Looked at from outside of its network namespace."""
+    assert gateway.process.poll() is None, f"nginx ended: {gateway.output()}"
+    sockets = Path(f"/proc/{gateway.process.pid}/net/tcp6").read_text()
+    return "unasked" if f"{0:032X}:{gateway.port:04X} " in sockets else ""
+
+
+def _private_memory(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+    return sizes["RssAnon"]
 
 
 def _health(gateway: RunningGateway) -> str | None:
@@ -179,6 +248,8 @@ def _health(gateway: RunningGateway) -> str | None:
     return None
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def free_port() -> int:
+    """A port below those that connections are made from (32768 on, by Linux's default): nobody takes it before nginx does."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20000, 32768))) as free:
+            return int(free.getsockname()[1])

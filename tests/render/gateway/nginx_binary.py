@@ -21,6 +21,7 @@ from lab.internet.shell import BuildError, run
 
 CACHE_DEFAULT = "/var/cache/stoker-lab"
 CONFIG_DIRECTORY = "/etc/nginx/stoker"
+TLS_DIRECTORY = "/etc/nginx/stoker-tls"
 #: Debian package, oldest version that the gateway works with.
 PACKAGES = {"nginx": (1, 30, 6), "libnginx-mod-http-js": (1, 0, 1)}
 
@@ -29,6 +30,10 @@ _ENTER = f"""
 set -e
 root=$1 config=$2; shift 2
 mount --bind "$config" "$root{CONFIG_DIRECTORY}"
+if test -d "$config-tls"; then
+    mkdir -p "$root{TLS_DIRECTORY}"
+    mount --bind "$config-tls" "$root{TLS_DIRECTORY}"
+fi
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --rbind /dev "$root/dev"
@@ -42,7 +47,10 @@ class NginxUnavailable(RuntimeError):
 
 
 def nginx_command(config_directory: Path, *arguments: str) -> list[str]:
-    """Runs nginx with a directory seen as /etc/nginx/stoker, and with an empty /run and /tmp."""
+    """Runs nginx with a directory seen as /etc/nginx/stoker, and with an empty /run and /tmp.
+
+    Where there is one of the same name with ``-tls`` behind it, it is seen as /etc/nginx/stoker-tls.
+    """
     return [
         "unshare",
         "--mount",

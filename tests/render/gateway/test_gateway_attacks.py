@@ -22,7 +22,7 @@ QWEN = {"model": "qwen2.5-14b", "messages": []}
 #: What the engines serve beside what the gateway offers. vLLM v0.19.1, with its server's development mode and LoRA updating.
 VLLM_OWN = [
     "/metrics", "/docs", "/redoc", "/openapi.json", "/invocations", "/pooling", "/classify", "/score", "/rerank", "/tokenize", "/detokenize",
-    "/tokenizer_info", "/load", "/version", "/ping", "/health/", "/v1/score", "/v1/rerank", "/v2/rerank", "/v1/responses", "/v1/responses/resp_1", "/v1/messages",
+    "/tokenizer_info", "/load", "/version", "/ping", "/health/", "/v1/score", "/v1/rerank", "/v2/rerank", "/v1/responses/resp_1", "/v1/messages",
     "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime", "/v1/chat/completions/render", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
     "/sleep", "/wake_up", "/is_sleeping", "/pause", "/resume", "/is_paused", "/update_weights", "/init_weight_transfer_engine", "/abort_requests", "/scale_elastic_ep",
     "/is_scaling_elastic_ep", "/collective_rpc", "/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/server_info", "/start_profile", "/stop_profile",

@@ -84,7 +84,7 @@ def test_refusals_are_the_packages_own_errors(client: openai.OpenAI, gateway: Ru
         client.chat.completions.create(model="bge-m3", messages=HELLO)
     assert elsewhere.value.code == "wrong_path"
     with pytest.raises(openai.NotFoundError) as path:
-        client.responses.create(model="qwen2.5-14b", input="Hello")
+        client.moderations.create(model="qwen2.5-14b", input="Hello")
     assert path.value.code == "unknown_path"
     with pytest.raises(openai.APIStatusError) as large:
         client.embeddings.create(model="bge-m3", input="x" * 33 * 1024 * 1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from stoker.spec.gateway import Gateway, Limits, Pool
 
 UNIFIED = {
     "POST": [
-        "/v1/embeddings", "/api/embeddings", "/api/embed", "/v1/chat/completions", "/v1/completions",
+        "/v1/embeddings", "/api/embeddings", "/api/embed", "/v1/chat/completions", "/v1/completions", "/v1/responses",
         "/embed/v1/embeddings", "/embed/api/embeddings", "/embed/api/embed",
-        "/llama/v1/chat/completions", "/llama/v1/completions", "/qwen/v1/chat/completions", "/qwen/v1/completions",
+        "/llama/v1/chat/completions", "/llama/v1/completions", "/llama/v1/responses",
+        "/qwen/v1/chat/completions", "/qwen/v1/completions", "/qwen/v1/responses",
     ],
     "GET": ["/embed/api/tags", "/embed/api/version", "/llama/v1/models", "/qwen/v1/models"],
 }  # fmt: skip
 LLM_ONLY = {
-    "POST": ["/v1/chat/completions", "/v1/completions", "/llama/v1/chat/completions", "/llama/v1/completions",
-             "/qwen/v1/chat/completions", "/qwen/v1/completions"],
+    "POST": ["/v1/chat/completions", "/v1/completions", "/v1/responses",
+             "/llama/v1/chat/completions", "/llama/v1/completions", "/llama/v1/responses",
+             "/qwen/v1/chat/completions", "/qwen/v1/completions", "/qwen/v1/responses"],
     "GET": ["/llama/v1/models", "/qwen/v1/models"],
 }  # fmt: skip
 
@@ -89,8 +92,15 @@ def test_times_sizes_and_retries(gateway: Gateway) -> None:
         f"listen {gateway.port} default_server;",
     ):  # fmt: skip
         assert directive in text
-    for absent in ("rewrite ", "if (", "~", "user ", "$request_body"):
+    for absent in ("rewrite ", "~", "user ", "$request_body"):
         assert absent not in without_comments(text)
+    # An `if` is safe where it only returns, and outside of every location.
+    before_locations = without_comments(text).split("location ")[0]
+    assert (
+        text.count("if (")
+        == before_locations.count("if (")
+        == len(re.findall(r"if \(.*\) \{\n +return \d+;\n +\}", text))
+    )
 
 
 def without_comments(text: str) -> str:

@@ -28,6 +28,8 @@ NO_MODEL: dict[str, object] = {"messages": []}
         ("/v1/chat/completions", {"model": ""}, "llama", "/v1/chat/completions"),
         ("/v1/completions", LLAMA, "llama", "/v1/completions"),
         ("/v1/completions", QWEN, "qwen", "/v1/completions"),
+        ("/v1/responses", QWEN, "qwen", "/v1/responses"),
+        ("/llama/v1/responses", LLAMA, "llama", "/v1/responses"),
         ("/v1/completions?api-version=1", QWEN, "qwen", "/v1/completions"),
         ("/v1/embeddings", BGE, "ollama", "/v1/embeddings"),
         ("/v1/embeddings", BGE_LATEST, "ollama", "/v1/embeddings"),
