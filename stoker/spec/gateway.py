@@ -16,6 +16,9 @@ Kind = Literal["chat", "embeddings"]
 #: First parts of paths that the gateway itself serves.
 RESERVED_PREFIXES = frozenset({"/v1", "/api", "/health", "/ready", "/stoker"})
 
+#: Names of the gateway's own scripts, which lie beside its configuration.
+SCRIPTS = ("router.js", "members.js", "health.js", "metrics.js")
+
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^/[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -33,6 +36,9 @@ class Pool(Spec):
     default: bool = False
     #: Only instances on these hosts; all hosts of the inventory when not given.
     hosts: tuple[str, ...] | None = Field(default=None, min_length=1)
+    #: ``prefix``: the same conversation goes to the member that has its beginning in the cache already, unless that one has much
+    #: more to do than the others. For chat pools.
+    affinity: Literal["prefix"] | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -45,6 +51,13 @@ class Pool(Spec):
         if prefix in RESERVED_PREFIXES:
             raise ValueError(f"{prefix} belongs to the gateway itself; choose another, for instance the model's family")
         return prefix
+
+
+    @model_validator(mode="after")
+    def _conversations(self) -> Pool:
+        if self.affinity and self.kind != "chat":
+            raise ValueError(f"affinity is for conversations, and the pool {self.name} has none; remove it")
+        return self
 
 
 class Limits(Spec):
@@ -89,10 +102,10 @@ class Gateway(Spec):
 
     @field_validator("config_file")
     @classmethod
-    def _not_the_router(cls, name: str) -> str:
-        if name == "router.js":
+    def _not_a_script(cls, name: str) -> str:
+        if name in SCRIPTS:
             raise ValueError(
-                "router.js is the name of the gateway's own script; choose another, for instance nginx.conf"
+                f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf"
             )
         return name
 
