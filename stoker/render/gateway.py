@@ -111,9 +111,10 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
             f"gateway/{name}.j2",
             pools=_pairs((backend.pool.name, _pool_data(backend)) for backend in backends),
             members=_pairs(
-                (backend.pool.name, [[member.number, member.name] for member in members if member.pool == backend.pool.name])
+                (backend.pool.name, [member.number for member in members if member.pool == backend.pool.name])
                 for backend in backends
             ),
+            names=json.dumps([member.name for member in members], indent=4),
             models=_pairs(model_names(backends).items()),
             routes=_pairs((route.path, _route_data(route)) for route in routes),
             parsed_limit=limits.parsed_body_mib * 1024 * 1024,
