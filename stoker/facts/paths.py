@@ -3,3 +3,5 @@
 HOST_STATE = "/var/lib/stoker"
 HOST_LOCKS = f"{HOST_STATE}/locks"
 HOST_CACHE = f"{HOST_STATE}/cache"
+#: One directory for each gateway's container, which sees it: the file `drained` there names members that get no new requests.
+HOST_GATEWAYS = f"{HOST_STATE}/gateway"

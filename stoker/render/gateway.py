@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -175,6 +176,11 @@ def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
                 raise ValueError(
                     f"{member} in pool {backend.pool.name} of gateway {gateway.container} has no usable name or is not address:port"
                 )
+
+    names = Counter(member.name for backend in backends for member in backend.members)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"gateway {gateway.container} has members twice: {', '.join(twice)}")
 
 
 def _pool_data(backend: Backend) -> dict[str, object]:

@@ -52,7 +52,6 @@ class Pool(Spec):
             raise ValueError(f"{prefix} belongs to the gateway itself; choose another, for instance the model's family")
         return prefix
 
-
     @model_validator(mode="after")
     def _conversations(self) -> Pool:
         if self.affinity and self.kind != "chat":
@@ -104,9 +103,7 @@ class Gateway(Spec):
     @classmethod
     def _not_a_script(cls, name: str) -> str:
         if name in SCRIPTS:
-            raise ValueError(
-                f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf"
-            )
+            raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
 
     @field_validator("pools")

@@ -64,7 +64,7 @@ def test_a_failing_member_costs_no_client_an_error(
     tries = until(
         lambda: [line for line in gateway.output().splitlines() if f'"member_status":"{status}, 200"' in line]
     )
-    assert f'"member":"{llamas(members)[0].address}, ' in tries[0]
+    assert f'"member":"{llamas(members)[0].name}, ' in tries[0]
 
 
 def test_a_member_that_comes_back_is_used_again(

@@ -19,7 +19,7 @@ ENGINES_OWN = [
     "/llama", "/llama/", "/llama/metrics", "/llama/invocations", "/llama/v1/embeddings", "/qwen/tokenize", "/qwen/health",
     "/embed", "/embed/", "/embed/api/pull", "/embed/api/delete", "/embed/api/ps", "/embed/v1/models",
     "/embed/v1/chat/completions",
-    "/stoker/models/llama", "/stoker/error/400", "/@member_failed", "/pool_llama", "/healthz",
+    "/stoker/models/0", "/members", "/metrics", "/check/0", "/@pass", "/stoker/error/400", "/@member_failed", "/pool_llama", "/healthz",
 ]  # fmt: skip
 
 TRICKS = [
@@ -144,7 +144,7 @@ def test_the_log_says_who_served_what(gateway: RunningGateway, all_members: list
     assert entry["id"] == reply.headers["x-request-id"]
     assert (entry["client"], entry["method"], entry["status"]) == ("127.0.0.1", "POST", "200")
     assert (entry["model"], entry["pool"], entry["stream"]) == ("qwen2.5-14b", "qwen", "false")
-    assert (entry["member"], entry["member_status"]) == (all_members[-1].address, "200")
+    assert (entry["member"], entry["member_status"]) == (all_members[-1].name, "200")
     assert all(float(entry[key]) >= 0 for key in ("connect_s", "first_byte_s", "response_s", "total_s"))
     assert int(entry["bytes_in"]) > 0 < int(entry["bytes_out"])
 
