@@ -137,6 +137,16 @@ class RunningGateway:
 
         return until(newest)
 
+    def entries(self, path: str, count: int) -> list[dict[str, Any]]:
+        """All lines of the access log for a path, once there are so many."""
+
+        def found() -> list[dict[str, Any]] | None:
+            lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+            entries = [entry for entry in map(json.loads, lines) if entry["path"] == path]
+            return entries if len(entries) >= count else None
+
+        return until(found)
+
     def output(self) -> str:
         return self.log_file.read_text()
 
@@ -176,7 +186,7 @@ def running_gateway(gateway: Gateway, members: Iterable[Member], directory: Path
         (directory / name).write_text(text)
     log_file = directory.with_suffix(".log")
     command = nginx_command(directory, "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;")
-    with log_file.open("wb") as log:
+    with log_file.open("ab") as log:  # like nginx itself, which opens /dev/stdout once more
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         running = RunningGateway(gateway.port, "", process, log_file)

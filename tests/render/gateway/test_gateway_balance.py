@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import gateway_fleet
+import pytest
 from gateway_members import Member
 from gateway_process import RunningGateway, Start, backends_of, until
 
@@ -14,11 +17,25 @@ from stoker.render.gateway import render_gateway
 
 CHAT = "/v1/chat/completions"
 LLAMA = {"model": "llama3.1-8b"}
+QWEN = {"model": "qwen2.5-14b"}
+STREAM = {"model": "llama3.1-8b", "stream": True}
 WORKERS = 4
 
 
+def workers(gateway: RunningGateway) -> set[int]:
+    """Process ids of nginx's workers that take requests; not of those that leave after a reload."""
+    found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    titles = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in found if Path(f"/proc/{pid}").exists()}
+    return {pid for pid, title in titles.items() if "nginx: worker process" in title and "shutting down" not in title}
+
+
+def counted(gateway: RunningGateway) -> int:
+    """Requests in flight on all members, as the gateway counts them."""
+    return sum(one["in_flight"] for one in gateway.inside("/members").json["members"])
+
+
 def test_concurrent_requests_are_spread_evenly(gateway: RunningGateway, all_members: list[Member]) -> None:
-    """Twelve at once over four members: three each, whichever worker took them (without a zone they pile up)."""
+    """Twelve at once over four members: three each, whichever worker took them: what runs is counted for all of them."""
     llamas = [member for member in all_members if member.model == "llama3.1-8b"]
     gate = threading.Semaphore(0)
     for member in llamas:
@@ -32,12 +49,108 @@ def test_concurrent_requests_are_spread_evenly(gateway: RunningGateway, all_memb
     assert running == [3, 3, 3, 3]
 
 
+def test_ten_at_once_take_as_long_as_three(gateway: RunningGateway, all_members: list[Member]) -> None:
+    """Ideal for ten equal requests on four members: 10 / 3 times as fast as one after the other."""
+    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
+    gate = threading.Semaphore(0)
+    for member in llamas:
+        member.gate = gate
+    with ThreadPoolExecutor(10) as clients:
+        replies = [clients.submit(gateway.ask, CHAT, LLAMA) for _ in range(10)]
+        until(lambda: sum(member.running for member in llamas) == 10)
+        longest = max(member.running for member in llamas)
+        gate.release(10)
+        assert [reply.result().status for reply in replies] == [200] * 10
+    assert 10 / longest >= 0.9 * 10 / 3
+
+
 def test_all_members_of_every_pool_are_used(gateway: RunningGateway, all_members: list[Member]) -> None:
     for _ in range(8 * WORKERS):
         gateway.ask(CHAT, LLAMA)
         gateway.ask("/v1/embeddings", {"model": "bge-m3", "input": "text"})
         gateway.ask("/qwen" + CHAT, {})
     assert all(member.received for member in all_members)
+
+
+def test_streams_that_run_count_after_a_reload(start: Start, all_members: list[Member]) -> None:
+    """Old workers keep what they began, and new ones know of it: nobody gets a third while another has one."""
+    gateway = start(all_members)
+    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
+    gate = threading.Semaphore(0)
+    for member in llamas:
+        member.forget()
+        member.gate = gate
+    with ThreadPoolExecutor(8) as clients:
+        first = [clients.submit(gateway.ask, CHAT, STREAM) for _ in range(6)]
+        until(lambda: sum(member.running for member in llamas) == 6)
+        old = workers(gateway)
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: len(workers(gateway) - old) == WORKERS)
+        second = [clients.submit(gateway.ask, CHAT, STREAM) for _ in range(2)]
+        until(lambda: sum(member.running for member in llamas) == 8)
+        running = [member.running for member in llamas]
+        gate.release(100)
+        replies = [reply.result() for reply in first + second]
+    assert running == [2, 2, 2, 2]
+    assert [reply.status for reply in replies] == [200] * 8
+    assert all(reply.body.endswith(b"data: [DONE]\n\n") for reply in replies), "none was cut off"
+    until(lambda: counted(gateway) == 0)
+
+
+def test_a_worker_that_is_killed_takes_its_counts_with_it(start: Start, all_members: list[Member]) -> None:
+    """Its requests are lost; what the others run still counts."""
+    gateway = start(all_members)
+    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
+    gate = threading.Semaphore(0)
+    for member in llamas:
+        member.forget()
+        member.gate = gate
+    connections = [gateway.open(CHAT, STREAM) for _ in range(16)]
+    until(lambda: counted(gateway) == 16)
+    os.kill(min(workers(gateway)), signal.SIGKILL)
+    until(lambda: len(workers(gateway)) == WORKERS)
+    until(lambda: counted(gateway) == sum(member.running for member in llamas))
+    for pid in workers(gateway):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: sum(member.running for member in llamas) == 0)
+    until(lambda: counted(gateway) == 0)
+    for connection in connections:
+        connection.close()
+    gate.release(100)
+    assert gateway.ask(CHAT, STREAM).status == 200
+
+
+@pytest.mark.parametrize("how", ["leaves", "HEAD", "is refused", "is too large", "breaks off"])
+def test_every_request_ends_once(start: Start, all_members: list[Member], how: str) -> None:
+    """However a request ends, nothing stays counted and nothing is taken off twice."""
+    gateway = start(all_members)
+    qwen = all_members[-1]
+    qwen.forget()
+    for _ in range(3):
+        if how == "leaves":
+            qwen.gate = threading.Semaphore(0)
+            with gateway.open(CHAT, QWEN):
+                until(lambda: gateway.member("qwen")["in_flight"] == 1)
+            qwen.gate = None
+        elif how == "HEAD":
+            assert gateway.ask("/qwen/v1/models", method="HEAD").status == 200
+        elif how == "is refused":
+            assert gateway.ask(CHAT, {"model": "nobody"}).status == 404
+        elif how == "is too large":
+            assert gateway.ask(CHAT, {**QWEN, "messages": "x" * (33 * 2**20)}).status == 413
+        else:
+            qwen.mode = "reset"
+            assert gateway.ask(CHAT, QWEN).status == 503
+        until(lambda: counted(gateway) == 0)
+    qwen.forget()
+    qwen.gate = threading.Semaphore(0)
+    with ThreadPoolExecutor(2) as clients:
+        replies = [clients.submit(gateway.ask, CHAT, QWEN) for _ in range(2)]
+        until(lambda: qwen.running == 2)
+        assert gateway.member("qwen")["in_flight"] == 2
+        qwen.gate.release(2)
+        assert [reply.result().status for reply in replies] == [200] * 2
+    until(lambda: counted(gateway) == 0)
 
 
 def test_reload_takes_the_new_configuration_and_keeps_running_requests(start: Start, all_members: list[Member]) -> None:
