@@ -46,8 +46,10 @@ _CHECK_SECONDS = 2
 FIRST_BYTE_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
-#: Of shared memory for each member: about 20 keys of state and 90 of metrics, 256 bytes each.
+#: Shared memory for each member: about 20 keys of state and 90 of metrics, 256 bytes each.
 _STATE_KIB, _METRICS_KIB = 8, 32
+#: A zone whose size changes begins empty after the reload, while old workers go on with the old one: so sizes come in few steps.
+_SMALLEST_ZONE_KIB = 4096
 
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9_.@:-]+")
@@ -97,7 +99,10 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         gateway=gateway,
         limits=limits,
         members=members,
-        zones={"members": f"{256 + _STATE_KIB * len(members)}k", "metrics": f"{256 + _METRICS_KIB * len(members)}k"},
+        zones={
+            "members": f"{_zone_kib(_STATE_KIB * len(members))}k",
+            "metrics": f"{_zone_kib(_METRICS_KIB * len(members))}k",
+        },
         check_seconds=_CHECK_SECONDS,
         routes=routes,
         directory=directory,
@@ -130,6 +135,11 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         for name in SCRIPTS
     }
     return {gateway.config_file: configuration, **scripts}
+
+
+def _zone_kib(wanted: int) -> int:
+    """The next power of two."""
+    return max(_SMALLEST_ZONE_KIB, 1 << (wanted - 1).bit_length())
 
 
 @dataclass(frozen=True)
