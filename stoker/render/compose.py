@@ -39,7 +39,7 @@ class Service:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     gpus: tuple[str, ...]  #: UUIDs
-    ports: str
+    ports: tuple[str, ...]  #: ``on the host:in the container``
     volumes: tuple[str, ...]
     environment: Mapping[str, str]
     healthcheck: tuple[str, ...]
@@ -123,7 +123,7 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[G
         entrypoint=(),
         command=(),
         gpus=tuple(uuids),
-        ports=f"{instance.port}:{instance.container_port}",
+        ports=(f"{instance.port}:{instance.container_port}",),
         volumes=(),
         environment={"STOKER_INSTANCE": instance.name},
         healthcheck=(),
@@ -209,7 +209,7 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
         entrypoint=(),
         command=("nginx", "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
         gpus=(),
-        ports=f"{gateway.port}:{gateway.port}",
+        ports=tuple(f"{port}:{port}" for port in gateway.ports),
         # Directories, not files: a mounted file would stay the old one when it is replaced.
         volumes=(
             f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",

@@ -136,7 +136,8 @@ def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
             ports[instance.port].append(instance.name)
             containers[instance.name] += 1
         if stack.gateway:
-            ports[stack.gateway.port].append(stack.gateway.container)
+            for port in stack.gateway.ports:
+                ports[port].append(stack.gateway.container)
             containers[stack.gateway.container] += 1
             services[stack.gateway.service] += 1
         for service, count in services.items():

@@ -93,6 +93,8 @@ class Gateway(Spec):
     config_file: FileName
     pools: tuple[Pool, ...] = Field(min_length=1)
     limits: Limits = Limits()
+    #: Shows what the gateway counts, for a Prometheus elsewhere, to everybody who reaches this port of the host.
+    metrics_port: Port | None = None
 
     @field_validator("pools", mode="before")
     @classmethod
@@ -105,6 +107,17 @@ class Gateway(Spec):
         if name in SCRIPTS:
             raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
+
+    @property
+    def ports(self) -> list[int]:
+        """Every port that is published on the host."""
+        return [self.port, *([self.metrics_port] if self.metrics_port else [])]
+
+    @model_validator(mode="after")
+    def _different_ports(self) -> Gateway:
+        if self.metrics_port == self.port:
+            raise ValueError(f"port {self.port} is the clients'; choose another metrics_port, for instance 9436")
+        return self
 
     @field_validator("pools")
     @classmethod

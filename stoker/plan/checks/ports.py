@@ -19,7 +19,7 @@ def check(look: Look) -> Reasons:
     }
     for stack in host.stacks:
         users = [(instance.port, instance.name) for instance in stack.instances]
-        users += [(stack.gateway.port, stack.gateway.container)] if stack.gateway else []
+        users += [(port, stack.gateway.container) for port in stack.gateway.ports] if stack.gateway else []
         for port, name in users:
             container = published.get(port)
             if container is not None and container.name in by_hand:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import gateway_fleet
+import httpx
 import pytest
 from gateway_members import Member
-from gateway_process import RunningGateway, Start, until
+from gateway_process import RunningGateway, Start, running_gateway, until
 from prometheus_client.parser import text_string_to_metric_families
 
 CHAT = "/v1/chat/completions"
@@ -108,3 +112,17 @@ def test_failures_and_retries(start: Start, members: list[Member]) -> None:
     assert found["unavailable_total[pool=llama]"] == 1
     assert found["refused_total[status=404]"] == 2
     assert sum(found[f"requests_total[member=llama_{number},pool=llama,status=5xx]"] for number in range(4)) == 1
+
+
+def test_a_port_of_its_own_shows_the_metrics_and_nothing_else(members: list[Member], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    described = gateway_fleet.unified().model_copy(update={"metrics_port": port})
+    with running_gateway(described, members, tmp_path / "etc") as gateway:
+        shown = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        assert shown.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        names = [family.name for family in text_string_to_metric_families(shown.text)]
+        assert "stoker_gateway_requests" in names
+        for path in ("/", "/members", "/check/0", CHAT, "/v1/models"):
+            assert httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 404
+        assert gateway.ask("/metrics").status == 404
