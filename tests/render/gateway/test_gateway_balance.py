@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gateway_fleet
 import pytest
 from gateway_members import Member
-from gateway_process import RunningGateway, Start, backends_of, until
+from gateway_process import RunningGateway, Start, backends_of, running_gateway, until
 
 from stoker.render.gateway import render_gateway
 
@@ -172,3 +173,68 @@ def test_reload_takes_the_new_configuration_and_keeps_running_requests(start: St
         until(lambda: gateway.ask("/qwen/v1/models").status == 404)
         qwen.gate.release()
         assert running.result().status == 200
+
+
+def conversation(number: int, turns: int = 1) -> dict[str, object]:
+    """A person's question of its own below instructions that all share, and some of what came after it."""
+    messages = [
+        {"role": "system", "content": "You extract entities. " * 100},
+        {"role": "user", "content": f"{number}: hello"},
+    ]
+    later = [{"role": role, "content": "and then?"} for _ in range(turns - 1) for role in ("assistant", "user")]
+    return {"model": "llama3.1-8b", "messages": messages + later}
+
+
+@pytest.fixture
+def with_affinity(all_members: list[Member], tmp_path: Path) -> Iterator[RunningGateway]:
+    for member in all_members:
+        member.forget()
+    unified = gateway_fleet.unified()
+    pools = tuple(
+        pool.model_copy(update={"affinity": "prefix"}) if pool.name == "llama" else pool for pool in unified.pools
+    )
+    with running_gateway(unified.model_copy(update={"pools": pools}), all_members, tmp_path / "etc") as gateway:
+        yield gateway
+
+
+def test_a_conversation_stays_with_its_member(with_affinity: RunningGateway) -> None:
+    def member(number: int, turns: int) -> str:
+        return str(with_affinity.ask(CHAT, conversation(number, turns)).json["member"])
+
+    first = [member(number, 1) for number in range(24)]
+    assert set(first) == {"llama_0", "llama_1", "llama_2", "llama_3"}
+    assert [member(number, 5) for number in range(24)] == first
+    with_affinity.drain(first[0])
+    until(lambda: with_affinity.member(first[0])["drained"])
+    others = [(was, member(number, 7)) for number, was in enumerate(first)]
+    assert all(now == was for was, now in others if was != first[0]), "the others keep theirs"
+    assert all(now != was for was, now in others if was == first[0])
+
+
+def test_a_conversation_leaves_a_member_that_has_too_much_to_do(
+    with_affinity: RunningGateway, all_members: list[Member]
+) -> None:
+    """Sixteen at once with one beginning: its member gets few more than the mean."""
+    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
+    gate = threading.Semaphore(0)
+    for member in llamas:
+        member.gate = gate
+    with ThreadPoolExecutor(16) as clients:
+        replies = [clients.submit(with_affinity.ask, CHAT, conversation(0)) for _ in range(16)]
+        until(lambda: sum(member.running for member in llamas) == 16)
+        running = sorted(member.running for member in llamas)
+        gate.release(16)
+        assert [reply.result().status for reply in replies] == [200] * 16
+    assert 4 < running[-1] <= 16 / 4 + 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": None}, {"messages": "text"}, {"messages": [None, 5, "x", []]}, {"messages": []}, {"prompt": 5},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, {"prompt": ["a", "b"]}, {},
+        {"messages": [{"role": "user", "content": None}]}, {"messages": {"find": 5}},
+    ],
+)  # fmt: skip
+def test_strange_conversations_have_a_member_too(with_affinity: RunningGateway, body: dict[str, object]) -> None:
+    assert with_affinity.ask(CHAT, {**body, "model": "llama3.1-8b"}).status == 200
