@@ -59,8 +59,8 @@ def test_a_failing_member_costs_no_client_an_error(
 ) -> None:
     llamas(members)[0].mode = mode
     gateway = start(members)
-    replies = [gateway.ask(CHAT, LLAMA) for _ in range(8)]
-    assert [reply.status for reply in replies] == [200] * 8
+    replies = [gateway.ask(CHAT, LLAMA) for _ in range(40)]  # equals are chosen at random
+    assert [reply.status for reply in replies] == [200] * 40
     assert 1 <= len(llamas(members)[0].received) <= 2, "left out after two failures"
     # The log names each member that was tried; nginx writes it after the answer.
     tries = until(
@@ -77,8 +77,8 @@ def test_a_member_that_is_down_gets_no_request(
     gateway = start(members)
     with stopped(runner_and_members[0], first):
         until(lambda: gateway.member(first.name)["health"] == "down")
-        assert [gateway.ask(CHAT, LLAMA).status for _ in range(16)] == [200] * 16
-        tried = {name for entry in gateway.entries(CHAT, 16) for name in entry["member"].split(", ")}
+        assert [gateway.ask(CHAT, LLAMA).status for _ in range(40)] == [200] * 40
+        tried = {name for entry in gateway.entries(CHAT, 40) for name in entry["member"].split(", ")}
     assert tried == {member.name for member in llamas(members)[1:]}
     until(lambda: gateway.member(first.name)["health"] == "up")
 
