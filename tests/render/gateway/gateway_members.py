@@ -41,6 +41,8 @@ class Member:
     health: int = 200
     #: So many questions for its health get no answer at all.
     mute: int = 0
+    #: Questions for its health so far.
+    checks: int = 0
     port: int = 0
     received: list[Received] = field(default_factory=list)
     running: int = 0
@@ -144,6 +146,7 @@ async def _answer(
 ) -> bool:
     """True when the connection can be used again."""
     if request.path in ("/health", "/api/version"):
+        member.checks += 1
         if member.mute:
             member.mute -= 1
             await reader.read(1)  # until whoever asks gives up
