@@ -1,6 +1,6 @@
 """The story of a host: from a bare machine to models that answer. Each chapter is a file in tasks/."""
 
-from tasks import base, docker, gateway, models, nvidia, preflight, readiness, stacks
+from tasks import base, docker, firewall, gateway, models, nvidia, preflight, readiness, stacks
 
 preflight.verdict()
 
@@ -15,6 +15,7 @@ models.images()
 nvidia.cards_in_containers()
 models.files()
 
+firewall.engine_ports()
 stacks.files()
 stacks.containers()
 models.ollama_library()

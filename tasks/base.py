@@ -14,4 +14,6 @@ def package_sources() -> None:
 
 
 def packages() -> None:
-    converge(name="Base packages", run=session(), step=base.actions, needs_gpus=False)
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(name="Base packages", run=run, step=lambda state: base.actions(described, state), needs_gpus=False)

@@ -35,6 +35,7 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "ssh": "openssh-client",
     "iptables": "iptables",
+    "nft": "nftables",
     "xz": "xz-utils",
     "curl": "curl",
     "ps": "procps",

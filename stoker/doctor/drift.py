@@ -6,7 +6,7 @@ from stoker.doctor.look import Line, LiveLook
 from stoker.steps.chapters import chapters
 
 #: Chapters that can be asked while Docker does not answer; of what it holds nothing is known then.
-_WITHOUT_DOCKER = ("Package sources", "Base packages", "Docker", "NVIDIA driver", "Directories")
+_WITHOUT_DOCKER = ("Package sources", "Base packages", "Docker", "NVIDIA driver", "Directories", "Engine ports")
 
 
 def drift(look: LiveLook) -> list[Line]:

@@ -5,3 +5,7 @@ HOST_LOCKS = f"{HOST_STATE}/locks"
 HOST_CACHE = f"{HOST_STATE}/cache"
 #: One directory for each gateway's container, which sees it: the file `drained` there names members that get no new requests.
 HOST_GATEWAYS = f"{HOST_STATE}/gateway"
+
+#: What ``nft -f`` makes the table below from.
+FIREWALL_RULES = "/etc/stoker/firewall.nft"
+FIREWALL_TABLE = "inet stoker"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stoker.facts.gpus import DAMAGED_INFOROM, GPU_FIELDS, PROCESS_FIELDS
+from stoker.facts.paths import FIREWALL_RULES, FIREWALL_TABLE
 from stoker.facts.state import SECTION
 
 
@@ -116,7 +117,7 @@ def script(questions: Questions) -> str:
     ]
     for directory in questions.model_directories:
         parts.append(_section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null")
-    parts += ["info=", _docker(questions), _DOCKERS, _PACKAGING, _GUARDS]
+    parts += ["info=", _docker(questions), _DOCKERS, _PACKAGING, _GUARDS, _FIREWALL]
     if questions.apt_sources:
         patterns = " ".join(f"-e {quote(one)}" for one in questions.apt_sources)
         parts.append(
@@ -166,6 +167,18 @@ _GUARDS = "\n".join(
         # The variable's four bytes of attributes, then its value.
         "for f in /sys/firmware/efi/efivars/SecureBoot-*; do "
         'test -e "$f" && echo "secure-boot=$(od -An -tu1 -j4 -N1 "$f" 2>/dev/null)"; done',
+    ]
+)
+
+
+#: The table in the kernel beside what its file makes in an empty network namespace: nft prints one table in another way
+#: than it was written, and each version in its own.
+_FIREWALL = "\n".join(
+    [
+        _section("firewall") + f't=$(nft -s list table {FIREWALL_TABLE} 2>/dev/null); if test -n "$t"; then '
+        f"w=$(unshare -n sh -c 'nft -f {FIREWALL_RULES} && nft -s list table {FIREWALL_TABLE}' 2>/dev/null); "
+        'test "$t" = "$w" && echo "as written" || echo "another"; fi',
+        _section("bridges") + 'for i in /sys/class/net/br-*; do test -e "$i" && echo "${i##*/}"; done',
     ]
 )
 

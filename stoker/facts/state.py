@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from stoker.facts import gpus as cards
 from stoker.facts import surroundings
@@ -97,6 +97,10 @@ class HostState:
     file_systems: Mapping[str, str] = field(default_factory=dict)  #: path -> device, or mount point where it has none
     model_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: directory -> path -> bytes
     answers: Mapping[str, str] = field(default_factory=dict)  #: name of an HTTP probe -> what came back
+    firewall: Literal["", "as written", "another"] = (
+        ""  #: Stoker's table in the kernel beside its file; empty: no table
+    )
+    bridges: Sequence[str] = ()  #: network interfaces named ``br-...``, as Docker names its bridges
 
     @property
     def docker_running(self) -> bool:
@@ -162,11 +166,17 @@ def parse(lines: Iterable[str]) -> HostState:
         file_systems={path: system for path, _, system in disks},
         model_files=_model_files(of("models")),
         answers=_pairs(of("answers"), "\t"),
+        firewall=_firewall(first("firewall")),
+        bridges=tuple(line for line in of("bridges") if line),
     )
 
 
 def _pairs(lines: Iterable[str], separator: str) -> dict[str, str]:
     return {line.partition(separator)[0]: line.partition(separator)[2] for line in lines if separator in line}
+
+
+def _firewall(word: str) -> Literal["", "as written", "another"]:
+    return "as written" if word == "as written" else "another" if word else ""
 
 
 def _packages(lines: Iterable[str]) -> list[tuple[str, str, str]]:

@@ -195,7 +195,13 @@ def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
 
 def _pool_data(backend: Backend) -> dict[str, object]:
     pool = backend.pool
-    return {"model": pool.model, "kind": pool.kind, "prefix": pool.prefix, "affinity": pool.affinity}
+    return {
+        "model": pool.model,
+        "kind": pool.kind,
+        "engine": backend.engine,
+        "prefix": pool.prefix,
+        "affinity": pool.affinity,
+    }
 
 
 def _route_data(route: Route) -> dict[str, object]:

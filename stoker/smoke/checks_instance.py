@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from stoker.smoke import answers, curl, texts
-from stoker.smoke.check import Check, CheckSkipped, Trace
-from stoker.smoke.target import Member, kind_of
+from stoker.smoke import answers, curl, curl_there, texts
+from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
+from stoker.smoke.checks_host import ACCESS, HostWitness
+from stoker.smoke.ssh import AccessError
+from stoker.smoke.target import Member, base_url, kind_of
 from stoker.spec.fleet import Fleet
 
 CHAT_PATH = "/v1/chat/completions"
@@ -15,12 +17,15 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 Evaluation = Callable[[curl.Answer], str]
 
 
-def checks(fleet: Fleet, member: Member, seconds: int) -> Iterator[Check]:
-    """``seconds`` bounds each request."""
+def checks(fleet: Fleet, member: Member, witness: HostWitness, seconds: int) -> Iterator[Check]:
+    """``seconds`` bounds each request. An instance whose port is closed to this machine is asked by its own host."""
+    closed = member.host.settings.firewall == "engines"
+    url = base_url("127.0.0.1", member.instance.port) if closed else member.url
+    by = witness if closed else None
 
     def check(name: str, path: str, body: dict[str, object] | None, evaluate: Evaluation) -> Check:
-        request = curl.Request(member.url + path, body, member.key, seconds)
-        return Check(name, member.host.name, member.instance.name, lambda trace: evaluate(ask(request, trace)))
+        request = curl.Request(url + path, body, member.key, seconds)
+        return Check(name, member.host.name, member.instance.name, lambda trace: evaluate(ask(request, trace, by)))
 
     model = member.instance.model
     yield check("models", "/v1/models", None, lambda answer: answers.models(answer, [model]))
@@ -29,15 +34,27 @@ def checks(fleet: Fleet, member: Member, seconds: int) -> Iterator[Check]:
             yield check(name, CHAT_PATH, chat_body(model, question), lambda answer: answers.chat(answer, model))
         return
     yield check("embeddings", EMBEDDINGS_PATH, embeddings_body(model), lambda answer: two_texts(answer, member))
-    yield long_texts("long text", member, member.url + EMBEDDINGS_PATH, seconds)
+    yield long_texts("long text", member, url + EMBEDDINGS_PATH, seconds, by=by)
     if member.instance.engine == "ollama":
         yield check("on the GPU", "/api/ps", None, lambda answer: answers.resident(answer, model))
 
 
-def ask(request: curl.Request, trace: Trace) -> curl.Answer:
-    """Run a request and note it."""
-    trace.commands.append(curl.printed(request))
-    answer = curl.run(request)
+def ask(request: curl.Request, trace: Trace, by: HostWitness | None = None) -> curl.Answer:
+    """Run a request and note it; from the host ``by`` where one is given."""
+    if by is None:
+        trace.commands.append(curl.printed(request))
+        answer = curl.run(request)
+    else:
+        shell = by.usable()
+        trace.commands.append(curl_there.printed(request, shell))
+        try:
+            answer = curl_there.run(request, shell)
+        except AccessError as error:
+            if by.reached:
+                raise CheckFailed("an answer over SSH", error.reason, error.remedy) from error
+            raise CheckSkipped(
+                f"the port is closed to this machine, and the host itself cannot be asked: see the check {ACCESS!r}"
+            ) from error
     if answer.request_id:
         trace.request_ids.append(answer.request_id)
     return answer
@@ -72,6 +89,7 @@ def long_texts(
     seconds: int,
     of: tuple[str, str] | None = None,
     gateway: tuple[str, str] | None = None,
+    by: HostWitness | None = None,
 ) -> Check:
     """A text of 6000 words and its first 2500 have different vectors: the engine reads past Ollama's usual 2048 tokens.
 
@@ -85,7 +103,7 @@ def long_texts(
                 f"{model} takes {member.context} tokens by its description; the text needs {texts.LONG_TOKENS}"
             )
         body: dict[str, object] = {"model": model, "input": [texts.long_text(), texts.cut_text()]}
-        answer = ask(curl.Request(url, body, member.key, seconds), trace)
+        answer = ask(curl.Request(url, body, member.key, seconds), trace, by)
         long, cut = answers.embeddings(answer, model, 2, member.dimensions)
         return answers.differ(
             long,

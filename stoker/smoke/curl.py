@@ -7,14 +7,14 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Seconds until a host that does not answer at all is given up.
 CONNECT_SECONDS = 3
 #: Bodies longer than this go by a file: a command line with pages of text is nothing to paste.
-_INLINE_BODY = 1500
+INLINE_BODY = 1500
 #: curl writes this after the answer; the last line of its output.
 _TRAILER = "\\n%{http_code} %{time_total}\\n"
 
@@ -65,42 +65,42 @@ def argv(request: Request) -> list[str]:
 
     Raises OSError when that file cannot be written.
     """
-    words = [
-        "curl",
-        "-q",
-        "-sS",
-        "-i",
-        "--noproxy",
-        "*",
-        "--connect-timeout",
-        str(CONNECT_SECONDS),
-        "--max-time",
-        str(request.seconds),
-        "-w",
-        _TRAILER,
-        request.url,
-    ]
+    text = body_text(request)
+    return words(request, ["-d", text] if len(text) <= INLINE_BODY else ["--data-binary", f"@{body_file(text)}"])
+
+
+def body_text(request: Request) -> str:
+    return "" if request.body is None else json.dumps(request.body, ensure_ascii=False)
+
+
+def words(request: Request, data: Sequence[str]) -> list[str]:
+    """The command line with the options ``data`` where there is a body. A key is read from standard input."""
+    line = ["curl", "-q", "-sS", "-i", "--noproxy", "*"]
+    line += ["--connect-timeout", str(CONNECT_SECONDS), "--max-time", str(request.seconds), "-w", _TRAILER, request.url]
     if request.key is not None:
-        words += ["-H", "@-"]  # from standard input: a command line shows in the process list
-    if request.body is not None:
-        text = json.dumps(request.body, ensure_ascii=False)
-        words += ["-H", "Content-Type: application/json"]
-        words += ["-d", text] if len(text) <= _INLINE_BODY else ["--data-binary", f"@{_body_file(text)}"]
-    return words
+        line += ["-H", "@-"]  # from standard input: a command line shows in the process list
+    return line if request.body is None else [*line, "-H", "Content-Type: application/json", *data]
 
 
 def printed(request: Request) -> str:
     """The line to paste into a shell. A key appears as its variable."""
-    line = shlex.join(argv(request))
+    return with_key(request, shlex.join(argv(request)))
+
+
+def with_key(request: Request, line: str) -> str:
+    """A line that reads the request's key from standard input, behind what gives it the key."""
     return f"printf 'Authorization: Bearer %s' \"${request.key.variable}\" | {line}" if request.key else line
+
+
+def header(request: Request) -> str:
+    return f"Authorization: Bearer {request.key.value}" if request.key else ""
 
 
 def run(request: Request) -> Answer:
     """Run curl. Does not raise for anything that a server or a network does; FileNotFoundError without curl."""
-    header = f"Authorization: Bearer {request.key.value}" if request.key else ""
     try:
         done = subprocess.run(
-            argv(request), input=header.encode(), capture_output=True, timeout=request.seconds + 5, check=False
+            argv(request), input=header(request).encode(), capture_output=True, timeout=request.seconds + 5, check=False
         )
     except subprocess.TimeoutExpired:
         return Answer(0, request.seconds + 5.0, "", {}, "curl did not keep its own time limit and was stopped")
@@ -132,7 +132,7 @@ def _split(content: str) -> tuple[dict[str, str], str]:
     return headers, body
 
 
-def _body_file(text: str) -> Path:
+def body_file(text: str) -> Path:
     """The same text always has the same file. Written whole or not at all: several checks may write it at once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoker" / "smoke"
     cache.mkdir(parents=True, exist_ok=True)

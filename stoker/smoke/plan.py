@@ -88,7 +88,10 @@ def _host_checks(fleet: Fleet, witness: HostWitness, selection: Selection, secon
 
 
 def _instance_checks(fleet: Fleet, member: Member, witness: HostWitness, seconds: int) -> list[Check]:
-    return [*checks_host.instance_checks(witness, member.instance), *checks_instance.checks(fleet, member, seconds)]
+    return [
+        *checks_host.instance_checks(witness, member.instance),
+        *checks_instance.checks(fleet, member, witness, seconds),
+    ]
 
 
 def _containers(host: Host) -> list[str]:

@@ -69,6 +69,10 @@ class Shell:
             )
         return output
 
+    def outcome(self, command: str, seconds: float, stdin: str = "") -> tuple[int, str, str]:
+        """Exit code, standard output and errors of a command that may fail. Raises AccessError when it cannot be run."""
+        return self._execute(self._connected(), command, False, seconds, stdin)
+
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
         client = self._connected()
@@ -130,7 +134,7 @@ class Shell:
         return f"sudo -k -S -p '' {command}" if self._needs_password else f"sudo -n {command}"
 
     def _execute(
-        self, client: paramiko.SSHClient, command: str, sudo: bool, seconds: float = COMMAND_SECONDS
+        self, client: paramiko.SSHClient, command: str, sudo: bool, seconds: float = COMMAND_SECONDS, text: str = ""
     ) -> tuple[int, str, str]:
         with self._sessions:
             try:
@@ -138,6 +142,8 @@ class Shell:
                 with closing(stdout.channel):  # or sshd counts it until the garbage collector comes
                     if sudo and self._needs_password:
                         stdin.write(f"{self._login.sudo_password}\n")
+                    if text:
+                        stdin.write(text)
                     stdin.channel.shutdown_write()
                     output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
                     return stdout.channel.recv_exit_status(), output, errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -95,3 +96,19 @@ Url = Annotated[
 
 #: Name of an environment variable.
 EnvironmentName = Annotated[str, form(r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and _")]
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        try:
+            network = ipaddress.ip_interface(text).network
+        except ValueError:
+            raise ValueError("this is no IP network; write for instance 192.168.31.0/24 or fd00:31::/64") from None
+        raise ValueError(f"the address has bits beyond its prefix; write {network}, or one address alone") from None
+    return text
+
+
+#: An IPv4 or IPv6 network, or one address.
+Network = Annotated[str, AfterValidator(_network)]

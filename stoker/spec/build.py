@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from stoker.spec import explain, salvage
-from stoker.spec.checks import gateway_problems, host_problems
+from stoker.spec.checks import firewall_problems, gateway_problems, host_problems
 from stoker.spec.fleet import Fleet, Host, HostDescription
 from stoker.spec.problems import Problem, SpecError
 from stoker.spec.settings import Settings
@@ -53,7 +53,9 @@ def build_fleet(raw_hosts: Iterable[RawHost], group_files: Mapping[str, bool] | 
     fleet = Fleet(tuple(hosts))
     if not problems:
         origins = {raw.name: raw.origin for raw in raw_hosts}
-        problems += [problem for host in hosts for problem in gateway_problems(fleet, host, origins[host.name])]
+        for host in hosts:
+            problems += gateway_problems(fleet, host, origins[host.name])
+            problems += firewall_problems(fleet, host, origins[host.name])
     if problems:
         raise SpecError(problems)
     return fleet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections import Counter, defaultdict
@@ -193,3 +194,20 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
                     "add an instance, or remove the pool",
                     stack.gateway.container,
                 )
+
+
+def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
+    if host.settings.firewall == "off":
+        return
+    for other in fleet.hosts_that_ask(host):
+        try:
+            ipaddress.ip_network(other.address)
+        except ValueError:
+            yield Problem(
+                origin("firewall"),
+                "firewall",
+                repr(host.settings.firewall),
+                f"the gateway on {other.name} uses the engines of {host.name}, and {other.address!r} is no IP address: "
+                "the rules are loaded at boot, before names resolve",
+                f'give it one in the inventory: ("{other.name}", {{"address": "192.168.31.65"}})',
+            )

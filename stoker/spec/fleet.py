@@ -74,6 +74,21 @@ class Fleet:
                 return host
         raise KeyError(name)
 
+    def hosts_that_ask(self, host: Host) -> list[Host]:
+        """The other hosts with a gateway that has an instance of ``host`` in one of its pools."""
+        return [
+            other
+            for other in self.hosts
+            if other.name != host.name
+            and any(
+                member.name == host.name
+                for stack in other.stacks
+                if stack.gateway
+                for pool in stack.gateway.pools
+                for member, _ in self.members(pool.model, pool.hosts)
+            )
+        ]
+
     def members(self, model: str, only_hosts: Sequence[str] | None = None) -> list[tuple[Host, Instance]]:
         """Every instance in the fleet that serves a model, in the inventory's order."""
         return [

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from stoker.spec import profile
-from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Spec, Url, form
+from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Network, Spec, Url, form
 
 Version = Annotated[str, form(r"^[0-9][0-9A-Za-z.+~:-]*$", "a version that begins with a digit, for instance 28.5.2")]
 Size = Annotated[str, form(r"^[1-9][0-9]*[kmg]$", "a number with k, m or g, for instance 50m")]
@@ -172,10 +172,19 @@ class Settings(Spec):
     profiles: dict[profile.Engine, profile.ProfileName] = {}
     #: Image without its tag -> GiB that it takes on disk, where Stoker's table has no figure, or another one.
     image_gib: dict[ImageName, Annotated[float, Field(ge=0, le=1024)]] = {}
+    #: ``engines``: the instances' ports are open to the gateways that use them and to the host itself only.
+    firewall: Literal["off", "engines"] = "off"
+    #: Who may use the instances' ports besides, for instance a monitoring server.
+    engine_networks: tuple[Network, ...] = ()
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
     #: Seconds that one engine may take from its start to its first answer.
     ready_timeout: int = Field(default=1800, ge=10, le=86400)
+
+    @field_validator("engine_networks", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("profiles")
     @classmethod

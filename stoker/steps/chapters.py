@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Fleet, Host
-from stoker.steps import base, docker, driver, gateway, images, layout, models, ollama, sources, stack, toolkit
+from stoker.steps import (
+    base,
+    docker,
+    driver,
+    firewall,
+    gateway,
+    images,
+    layout,
+    models,
+    ollama,
+    sources,
+    stack,
+    toolkit,
+)
 from stoker.steps.action import Action
 
 
@@ -16,7 +29,7 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
     there, ValueError for a daemon.json that cannot be read."""
     return {
         "Package sources": sources.actions(host, state),
-        "Base packages": base.actions(state),
+        "Base packages": base.actions(host, state),
         "Docker": docker.actions(host, state),
         "NVIDIA driver": driver.actions(host, state),
         "NVIDIA container toolkit": toolkit.actions(host, state),
@@ -24,6 +37,7 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
         "Images": images.actions(host, state),
         "GPUs in containers": images.probes(host, state),
         "Model files": models.actions(host, state, None),
+        "Engine ports": firewall.actions(fleet, host, state),
         "Stack files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "Containers": [
             *stack.forgotten(host, state),

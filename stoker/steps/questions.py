@@ -8,9 +8,11 @@ from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
+    base,
     docker,
     driver,
     driver_hold,
+    firewall,
     gateway,
     images,
     layout,
@@ -21,12 +23,11 @@ from stoker.steps import (
     stack,
     toolkit,
 )
-from stoker.steps.base import BASE
 from stoker.steps.layout import READY
 
 
 def questions(fleet: Fleet, host: Host) -> Questions:
-    wanted: list[packages.Package] = [*BASE, *toolkit.packages(host)]
+    wanted: list[packages.Package] = [*base.packages(host), *toolkit.packages(host)]
     wanted += [packages.Package(name) for name in docker.known_packages()]
     # Names differ between distributions; asking for all of them costs nothing.
     for os_id in ("debian", "ubuntu"):
@@ -41,6 +42,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         identity.RECORD,
         *(file.path for file in layout.tools(host)),
         *ollama.files(host),
+        *firewall.files(),
     ]
     for entry in host.stacks:
         files += stack.paths(fleet, host, entry)
@@ -65,7 +67,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         files=[*dict.fromkeys(files)],
         file_patterns=[f"{HOST_LOCKS}/*.lock"],
         contents=contents,
-        units=[docker.UNIT, toolkit.PERSISTENCE],
+        units=[docker.UNIT, toolkit.PERSISTENCE, firewall.UNIT],
         images=host.images(),
         # Where images are, or will be, kept: the data-root, or containerd's own directory. The probe adds the daemon's word.
         disks=[

@@ -13,6 +13,7 @@ from stoker.facts.gpus import Gpu
 from stoker.facts.state import SECTION, Container, FileState, HostState
 from stoker.ready.stamp import stamp_text
 from stoker.render.compose import compose_file, services
+from stoker.render.firewall import rules, unit
 from stoker.render.gateway import config_identity
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
@@ -20,6 +21,7 @@ from stoker.steps import (
     docker,
     driver,
     driver_hold,
+    firewall,
     gateway,
     images,
     layout,
@@ -124,6 +126,9 @@ def converged(fleet: Fleet, host: Host) -> HostState:
     files += [*toolkit._DROP_INS, *layout.tools(host), driver_hold.pin_file(host, state)]
     record = layout.record(host, state)
     files += [record] if record else []
+    if host.settings.firewall == "engines":
+        files += [File(firewall.FIREWALL_RULES, rules(fleet, host), "600"), File(firewall.UNIT_FILE, unit())]
+        state = replace(state, firewall="as written", units={**state.units, firewall.UNIT: "active enabled"})
     for entry in host.stacks:
         text = compose_file(host, entry, stack.uuids(state))
         files += [File(stack.compose_path(host, entry), text), *stack.gateway_files(fleet, host, entry)]
@@ -139,7 +144,7 @@ def converged(fleet: Fleet, host: Host) -> HostState:
 
 
 def _packages(host: Host, state: HostState) -> dict[str, str]:
-    wanted = [*base.BASE, *docker.packages(host, state), *toolkit.packages(host)]
+    wanted = [*base.packages(host), *docker.packages(host, state), *toolkit.packages(host)]
     suffix = {"5:28.5.2": "-1~debian.13~trixie", "2.40.3": "-1~debian.13~trixie"}
     return {package.name: (package.version or "1.0") + suffix.get(package.version, "") for package in wanted}
 
@@ -203,7 +208,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
     """What each chapter of deploy.py finds missing, in its order; chapters that find nothing are left out."""
     chapters = {
         "sources": sources.actions(host, state),
-        "base": base.actions(state),
+        "base": base.actions(host, state),
         "docker": docker.actions(host, state),
         "driver": driver.actions(host, state),
         "toolkit": toolkit.actions(host, state),
@@ -211,6 +216,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "images": images.actions(host, state),
         "probes": images.probes(host, state),
         "models": models.actions(host, state, None),
+        "firewall": [] if only else firewall.actions(fleet, host, state),
         "files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "containers": [
             *([] if only else stack.forgotten(host, state)),
@@ -254,6 +260,7 @@ def probe_output(state: HostState) -> str:
             "containers": [_inspected(container) for container in state.containers.values()],
             "images": [f"{reference}\t{identity}" for reference, identity in state.images.items()],
         }
+    sections["firewall"], sections["bridges"] = [state.firewall], list(state.bridges)
     sections["answers"] = [f"{name}\t{text}" for name, text in state.answers.items()]
     return "".join(f"{SECTION}{name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in sections.items())
 

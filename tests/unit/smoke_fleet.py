@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class FakeShell:
     smi: str = "0, GPU-0, 29491, 32768, 00000000:1A:00.0\n1, GPU-1, 1700, 32768, 00000000:3B:00.0\n"
     record: str = ""
     closed: bool = False
+    outcomes: list[str] = field(default_factory=list)
 
     def run(self, command: str, sudo: bool = False) -> str:
         self._reach()
@@ -78,6 +80,12 @@ class FakeShell:
         if words[:2] == ["docker", "exec"]:
             return GPU_OF[words[2]] + "\n"
         return self.smi
+
+    def outcome(self, command: str, seconds: float, stdin: str = "") -> tuple[int, str, str]:
+        self._reach()
+        self.outcomes.append(command)
+        done = subprocess.run(["sh", "-c", command], input=stdin, capture_output=True, text=True, timeout=seconds)
+        return done.returncode, done.stdout, done.stderr
 
     def docker(self) -> FakeDocker:
         self._reach()
@@ -110,7 +118,7 @@ class Rack:
 
 
 @contextmanager
-def rack(environment: Mapping[str, str] | None = None) -> Iterator[Rack]:
+def rack(environment: Mapping[str, str] | None = None, **settings: object) -> Iterator[Rack]:
     """Everything serving; break what the test is about."""
     with ExitStack() as stack:
 
@@ -119,7 +127,7 @@ def rack(environment: Mapping[str, str] | None = None) -> Iterator[Rack]:
 
         engines = {"llama_0": served("llama"), "llama_1": served("llama"), "bge_0": served("bge-m3")}
         engines["nginx_0"] = served("llama", "bge-m3", members=("llama_0", "llama_1"))
-        fleet = build_fleet([RawHost("box", host_data(engines, environment or {}), lambda _: "test")])
+        fleet = build_fleet([RawHost("box", host_data(engines, environment or {}) | settings, lambda _: "test")])
         yield Rack(fleet, FakeShell(FakeDocker(engines["nginx_0"])), engines)
 
 

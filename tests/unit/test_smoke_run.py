@@ -266,3 +266,30 @@ def test_a_member_that_the_gateway_leaves_out_is_given_its_time(monkeypatch: pyt
         cast(Any, entrance), cast(Any, pool), cast(Any, members), cast(Any, SimpleNamespace(shell=None)), 5
     )
     assert check.run(Trace()) == "a 2, b 1"
+
+
+def test_closed_ports_are_asked_by_their_own_host() -> None:
+    with rack({"VLLM_API_KEY": "s3cret-value"}, firewall="engines") as one:
+        report = smoked(one)
+    assert failed(report) == {}
+    assert report.of("skip") == []
+    of_instances = [result for result in report.results if result.check.name in ("models", "chat", "embeddings")]
+    assert len(of_instances) == 6
+    for result in of_instances:
+        assert "ssh box '" in result.commands[0]
+    for name, engine in one.engines.items():
+        ports = [command for command in one.shell.outcomes if f":{engine.port}/" in command]
+        assert bool(ports) == (name != "nginx_0"), "the gateway is asked from here, each engine by its host"
+    assert not any("s3cret-value" in command for command in one.shell.outcomes)
+
+
+def test_closed_ports_of_a_broken_engine_fail_and_of_a_host_without_ssh_are_left_out() -> None:
+    with rack(firewall="engines") as one:
+        one.engines["llama_1"].content = "!!!!!!!!"
+        assert set(failed(smoked(one))) == {"llama_1: chat", "llama_1: longer chat"}
+        one.shell.unreachable = "no route"
+        report = smoked(one)
+    assert set(failed(report)) == {"box: docker over ssh"}
+    skipped = {f"{result.check.subject}: {result.check.name}" for result in report.of("skip")}
+    assert {"llama_0: models", "llama_1: chat", "bge_0: embeddings", "bge_0: long text"} <= skipped
+    assert "nginx_0: /health" not in skipped

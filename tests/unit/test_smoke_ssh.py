@@ -57,6 +57,12 @@ def test_commands(tmp_path: Path) -> None:
         assert made.line("docker inspect x", sudo=True) == "ssh -p 2222 operator@box 'docker inspect x'"
 
 
+def test_a_command_that_reads_and_fails_is_told_in_full(tmp_path: Path) -> None:
+    text = "word " * 20_000
+    with shell(tmp_path) as made:
+        assert made.outcome("wc -c; echo no >&2; exit 7", 5, text) == (7, f"{len(text)}\n", "no\n")
+
+
 def test_many_at_once_stay_below_what_sshd_allows(tmp_path: Path) -> None:
     with shell(tmp_path) as made, ThreadPoolExecutor(40) as pool:
         commands = [pool.submit(made.run, "sleep 0.05; echo x") for _ in range(20)]

@@ -297,6 +297,25 @@ SLIPS = {
         "JSON text",
     ),
     # Versions
+    "an unknown firewall": in_settings(
+        MORE, 'firewall = "strict"\n' + MORE, "firewall", "'strict'", "'off' or 'engines'", "one of these"
+    ),
+    "a network with bits of a host": in_settings(
+        MORE,
+        'engine_networks = ["10.0.0.0/8", "192.168.31.5/24"]\n' + MORE,
+        "engine_networks[1]",
+        "'192.168.31.5/24'",
+        "bits beyond its prefix",
+        "192.168.31.0/24",
+    ),
+    "no network": in_settings(
+        MORE,
+        'engine_networks = ["monitor.lan"]\n' + MORE,
+        "engine_networks[0]",
+        "'monitor.lan'",
+        "no IP network",
+        "/24",
+    ),
     "latest": in_settings(
         "vllm-openai:v0.19.1",
         "vllm-openai:latest",

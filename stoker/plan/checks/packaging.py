@@ -15,7 +15,7 @@ _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     found = state.packaging
-    wanted = [*base.BASE, *docker.packages(host, state), *toolkit.packages(host)]
+    wanted = [*base.packages(host), *docker.packages(host, state), *toolkit.packages(host)]
     installs = bool(missing(state, wanted) or docker.in_the_way(host, state))
     if found.lock_holder:
         if installs:

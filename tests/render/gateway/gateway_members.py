@@ -19,6 +19,10 @@ Mode = Literal["answer", "busy", "bad_gateway", "error", "silent", "reset", "res
 _STATUS = {"busy": 503, "bad_gateway": 502, "error": 500}
 
 
+#: Where engines are asked for their health, by whom does not matter.
+_HEALTH = ("/health", "/api/version")
+
+
 @dataclass
 class Received:
     """One request as it reached a member."""
@@ -27,6 +31,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    #: The request line and the header lines, as they came.
+    head: str = ""
 
 
 @dataclass
@@ -44,7 +50,10 @@ class Member:
     #: Questions for its health so far.
     checks: int = 0
     port: int = 0
+    #: Requests for its model.
     received: list[Received] = field(default_factory=list)
+    #: The first line of every request, of those that only read too; without questions for its health.
+    lines: list[str] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     aborted: threading.Event = field(default_factory=threading.Event)
@@ -57,6 +66,7 @@ class Member:
 
     def forget(self) -> None:
         self.received.clear()
+        self.lines.clear()
         self.most_running = 0
         self.mode = "answer"
         self.health = 200
@@ -120,7 +130,7 @@ def running_members(members: list[Member]) -> Iterator[Members]:
 async def _connection(member: Member, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     answered = 0
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-        while request := await _read(reader):
+        while request := await _read(member, reader):
             if answered and member.mode == "reset_reused":
                 _reset(writer)
                 break
@@ -130,22 +140,24 @@ async def _connection(member: Member, reader: asyncio.StreamReader, writer: asyn
     writer.close()
 
 
-async def _read(reader: asyncio.StreamReader) -> Received | None:
+async def _read(member: Member, reader: asyncio.StreamReader) -> Received | None:
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     if not head:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = first.split(" ")
+    if path not in _HEALTH:
+        member.lines.append(first)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     length = int(headers.get("content-length", 0))
-    return Received(method, path, headers, await reader.readexactly(length))
+    return Received(method, path, headers, await reader.readexactly(length), head.decode("latin-1"))
 
 
 async def _answer(
     member: Member, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
     """True when the connection can be used again."""
-    if request.path in ("/health", "/api/version"):
+    if request.path in _HEALTH:
         member.checks += 1
         if member.mute:
             member.mute -= 1
@@ -190,7 +202,8 @@ async def _work(member: Member, request: Received, writer: asyncio.StreamWriter)
     if asked.get("stream") is True:
         await _stream(member, writer)
         return mode != "reset_in_stream"
-    await _write_json(writer, 200, {"member": member.name, "path": request.path, "bytes": len(request.body)})
+    said = {"member": member.name, "path": request.path, "bytes": len(request.body)}
+    await _write_json(writer, 200, {**_shape(member, request.path), **said})
     return True
 
 
@@ -199,7 +212,8 @@ async def _stream(member: Member, writer: asyncio.StreamWriter) -> None:
     for number in range(3):
         if number:
             await _pass_gate(member)
-        _chunk(writer, f"data: {json.dumps({'member': member.name, 'piece': number})}\n\n")
+        piece = _completion(member, "chat.completion.chunk", {"delta": {"content": f"piece {number}"}})
+        _chunk(writer, f"data: {json.dumps({**piece, 'from': {'member': member.name, 'piece': number}})}\n\n")
         await writer.drain()
         if member.mode == "reset_in_stream":
             _reset(writer)
@@ -232,13 +246,41 @@ def _reading(member: Member, path: str) -> dict[str, object]:
         entry = {"id": identity, "object": "model", "created": 1700000000, "owned_by": member.engine}
         other = {"id": "a-model-of-nobody", "object": "model", "created": 1700000000, "owned_by": member.engine}
         return {"object": "list", "data": [other, entry]}
-    return {"member": member.name, "path": path}
+    return {"member": member.name, "path": path, "models": [], "version": "0.0.0"}
+
+
+def _shape(member: Member, path: str) -> dict[str, object]:
+    """What clients of the engines' APIs look for in an answer."""
+    vector = [0.5, 0.25]
+    if path == "/v1/chat/completions":
+        message = {"role": "assistant", "content": "Yes."}
+        return _completion(member, "chat.completion", {"message": message, "finish_reason": "stop"})
+    if path == "/v1/completions":
+        return _completion(member, "text_completion", {"text": "Yes.", "finish_reason": "stop"})
+    if path == "/v1/embeddings":
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        data = [{"object": "embedding", "index": 0, "embedding": vector}]
+        return {"object": "list", "model": member.model, "data": data, "usage": usage}
+    return {
+        "/api/embed": {"model": member.model, "embeddings": [vector]},
+        "/api/embeddings": {"embedding": vector},
+    }.get(path, {})
+
+
+def _completion(member: Member, kind: str, choice: dict[str, object]) -> dict[str, object]:
+    return {
+        "id": "1",
+        "object": kind,
+        "created": 1700000000,
+        "model": member.model,
+        "choices": [{"index": 0, **choice}],
+    }
 
 
 def _asked(request: Received) -> dict[str, object]:
     try:
         body = json.loads(request.body)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested deeper than Python reads; vLLM answers 400
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -131,8 +131,7 @@ class RunningGateway:
         """The newest line of the access log for a path."""
 
         def newest() -> dict[str, Any] | None:
-            lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
-            entries = [entry for entry in map(json.loads, lines) if entry["path"] == path]
+            entries = [entry for entry in map(json.loads, self.logged()) if entry["path"] == path]
             return entries[-1] if entries else None
 
         return until(newest)
@@ -141,14 +140,18 @@ class RunningGateway:
         """All lines of the access log for a path, once there are so many."""
 
         def found() -> list[dict[str, Any]] | None:
-            lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
-            entries = [entry for entry in map(json.loads, lines) if entry["path"] == path]
+            entries = [entry for entry in map(json.loads, self.logged()) if entry["path"] == path]
             return entries if len(entries) >= count else None
 
         return until(found)
 
+    def logged(self) -> list[str]:
+        """The lines of the access log, which are always text."""
+        return [line.decode("ascii") for line in self.log_file.read_bytes().splitlines() if line.startswith(b"{")]
+
     def output(self) -> str:
-        return self.log_file.read_text()
+        """Both logs. nginx writes what it refused into its own as it came."""
+        return self.log_file.read_text(errors="replace")
 
 
 class Start(Protocol):

@@ -81,8 +81,8 @@ def test_members_are_the_inventorys(gateway: Gateway) -> None:
 def test_members_are_asked_for_their_health_as_their_engine_answers_it() -> None:
     gateway = gateway_fleet.unified()
     text = rendered(gateway)[gateway.config_file]
-    assert text.count("/api/version;") == 3, "two checks, and the path below /embed"
-    assert text.count("/health;") == 5
+    assert text.count("/api/version;\n            access_log") == 2
+    assert text.count("/health;\n            access_log") == 5
 
 
 @GATEWAYS

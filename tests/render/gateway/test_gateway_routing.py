@@ -168,6 +168,25 @@ def test_model_must_be_a_string(gateway: RunningGateway, model: object) -> None:
     assert (reply.status, reply.error["code"]) == (400, "invalid_model")
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed", "/embed/api/embeddings"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model": "bge-m3", "Model": "llama3.1-8b"}',
+        b'{"MODEL": "llama3.1-8b"}',
+        b'{"model": "llama3.1-8b", "model": null}',
+        b'{"mod\\u0045l": "llama3.1-8b"}',
+    ],
+)
+def test_a_body_in_which_ollama_would_find_another_model(
+    gateway: RunningGateway, all_members: list[Member], path: str, raw: bytes
+) -> None:
+    """Go reads a field's name in any case, and a null leaves what an earlier field said."""
+    reply = gateway.ask(path, raw=raw)
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, "invalid_model", "model")
+    assert not any(member.received for member in all_members)
+
+
 def test_prompt_that_mentions_another_model_does_not_matter(gateway: RunningGateway) -> None:
     body = {"messages": [{"role": "user", "content": 'use "model": "qwen2.5-14b"'}], "model": "llama3.1-8b"}
     assert pool_of(gateway.ask("/v1/chat/completions", body)) == "llama"

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from gateway_members import Member
-from gateway_process import PATIENCE, RunningGateway, until
+from gateway_process import PATIENCE, RunningGateway, Start, until
 
 STREAM = {"model": "qwen2.5-14b", "stream": True}
 QWEN = {"model": "qwen2.5-14b"}
@@ -68,3 +68,37 @@ def test_a_stream_that_breaks_is_not_repeated(gateway: RunningGateway, all_membe
     assert received.startswith(b"HTTP/1.1 200")
     assert not received.endswith(b"0\r\n\r\n"), "a broken stream must not look finished"
     assert sum(len(member.received) for member in llamas) == 1
+
+
+@pytest.mark.parametrize("spoken", [0, 1], ids=["before the answer", "in the answer"])
+def test_a_silence_within_read_seconds_cuts_nothing(start: Start, all_members: list[Member], spoken: int) -> None:
+    """Longer than every other limit, as the default's 600 s are: a model that thinks for minutes is not cut off."""
+    member = qwen(all_members)
+    member.forget()
+    running = start(all_members, connect_seconds=1, send_seconds=1, read_seconds=4)
+    member.gate = threading.Semaphore(spoken)
+    with running.open("/v1/chat/completions", STREAM) as connection:
+        received = read_until(connection, b'"piece": 0') if spoken else b""
+        connection.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            read_until(connection, b'"piece": 1', received)
+        connection.settimeout(PATIENCE)
+        for _ in range(3):
+            member.gate.release()
+        read_until(connection, b"data: [DONE]\n\n\r\n0\r\n\r\n", received)
+
+
+def test_a_stream_silent_beyond_read_seconds_is_broken_off(start: Start, all_members: list[Member]) -> None:
+    """It must not look finished, and the member is freed."""
+    member = qwen(all_members)
+    member.forget()
+    running = start(all_members, connect_seconds=1, send_seconds=1, read_seconds=1)
+    member.gate = threading.Semaphore(1)
+    with running.open("/v1/chat/completions", STREAM) as connection:
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert b'"piece": 0' in received
+    assert not received.endswith(b"0\r\n\r\n")
+    assert member.aborted.wait(PATIENCE)
+    assert len(member.received) == 1
