@@ -40,6 +40,9 @@ GroupData = Annotated[
 Limit = Annotated[
     list[str] | None, typer.Option(metavar="HOST", help="Only this host, group or pattern. May be repeated.")
 ]
+Instances = Annotated[
+    list[str], typer.Argument(metavar="INSTANCE...", help="Names of instances, as in the description.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
@@ -187,6 +190,31 @@ def adopt(
     from stoker.run.adopt import adopt as run
 
     _leave(run(inventory, group_data_directories(group_data or ()), limit or [], check, yes))
+
+
+@app.command(
+    epilog="Examples: stoker drain vllm_llama_gpu0_0        stoker drain vllm_llama_gpu0_0 vllm_llama_gpu0_1 --seconds 60"
+)
+def drain(
+    instances: Instances,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    seconds: Annotated[int, typer.Option(min=1, help="Wait so long for requests to end; exit status 1 then.")] = 600,
+    force: Annotated[bool, typer.Option("--force", help="Also when a pool has no other member left.")] = False,
+) -> None:
+    """Let gateways send these instances nothing new, and wait until nothing runs there. Holds until `stoker undrain`."""
+    from stoker.run.drain import drain as run
+
+    overlays = group_data_directories(group_data or ())
+    _leave(run(inventory, overlays, instances, force=force, limit_seconds=seconds))
+
+
+@app.command(epilog="Example: stoker undrain vllm_llama_gpu0_0")
+def undrain(instances: Instances, inventory: Inventory = Path("inventory.py"), group_data: GroupData = None) -> None:
+    """Let gateways use instances again that were drained."""
+    from stoker.run.drain import drain as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), instances, back=True, limit_seconds=10))
 
 
 def _leave(status: int) -> None:

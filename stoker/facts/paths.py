@@ -3,6 +3,8 @@
 HOST_STATE = "/var/lib/stoker"
 HOST_LOCKS = f"{HOST_STATE}/locks"
 HOST_CACHE = f"{HOST_STATE}/cache"
+#: One directory for each gateway's container, which sees it: the file `drained` there names members that get no new requests.
+HOST_GATEWAYS = f"{HOST_STATE}/gateway"
 
 #: What ``nft -f`` makes the table below from.
 FIREWALL_RULES = "/etc/stoker/firewall.nft"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from stoker.facts.paths import HOST_CACHE, HOST_LOCKS
+from stoker.facts.paths import HOST_CACHE, HOST_GATEWAYS, HOST_LOCKS
 from stoker.render.environment import TEMPLATES, render
-from stoker.render.gateway import CONFIG_DIRECTORY
+from stoker.render.gateway import CONFIG_DIRECTORY, STATE_DIRECTORY
 from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
@@ -212,9 +212,10 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
         command=("nginx", "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),
         gpus=(),
         ports=tuple(f"{port}:{port}" for port in gateway.ports),
-        # The directory, not the file: a mounted file would stay the old one when it is replaced.
+        # Directories, not files: a mounted file would stay the old one when it is replaced.
         volumes=(
             f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",
+            f"{HOST_GATEWAYS}/{gateway.container}:{STATE_DIRECTORY}:ro",
             *([tls_volume(gateway.tls)] if gateway.tls else []),
         ),
         environment={},

@@ -5,30 +5,55 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway_protection import TLS_DIRECTORY, limit_classes, listens_on_ipv6, networks
-from stoker.render.gateway_routes import Backend, Engine, Route, model_names, routes_of
-from stoker.spec.gateway import Gateway
+from stoker.render.gateway_routes import HEALTH_PATHS, Backend, Engine, Member, Route, model_names, routes_of
+from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, Gateway
 
-__all__ = ["CONFIG_DIRECTORY", "CONFIG_HEADER", "Backend", "Engine", "config_identity", "render_gateway"]
+__all__ = [
+    "CONFIG_DIRECTORY",
+    "CONFIG_HEADER",
+    "Backend",
+    "Engine",
+    "Member",
+    "config_identity",
+    "render_gateway",
+]
 
 #: Where the container sees the gateway's files.
 CONFIG_DIRECTORY = "/etc/nginx/stoker"
 #: /health answers with this header: the identity of the configuration that the running nginx has loaded.
 CONFIG_HEADER = "X-Stoker-Config"
 
-#: Seconds after which a client is told to try again: as long as nginx leaves a failed member out.
+#: Where the container sees what the host tells the running gateway: the file ``drained``, one member's name a line.
+STATE_DIRECTORY = "/run/stoker"
+#: Where the gateway shows its members' state and its metrics, to whoever is inside the container.
+INSIDE_ADDRESS = "127.0.0.2"
+
+#: Seconds after which a client is told to try again: as long as a member that failed is left out.
 RETRY_AFTER_SECONDS = 5
 
 #: A request that failed may go to another member within this time; the engines' own slow failures come later.
 RETRY_WITHIN_SECONDS = 10
 
-_ROUTER = "router.js"
-_KEYS = "keys.js"
-_MEMBER = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+#: Limit of one health check; two such silences in a row, and the member is down.
+_CHECK_SECONDS = 2
+
+#: Upper bounds of the histograms, in seconds: from an embedding to a long answer of a large model.
+FIRST_BYTE_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+DURATION_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+#: Shared memory for each member: about 20 keys of state and 90 of metrics, 256 bytes each.
+_STATE_KIB, _METRICS_KIB = 8, 32
+#: A zone whose size changes begins empty after the reload, while old workers go on with the old one: so sizes come in few steps.
+_SMALLEST_ZONE_KIB = 4096
+
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_NAME = re.compile(r"[A-Za-z0-9_.@:-]+")
 
 
 @dataclass(frozen=True)
@@ -75,11 +100,17 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
     _check(gateway, backends)
     routes = routes_of(backends)
     limits = gateway.limits
+    members = _numbered(backends)
     configuration = render(
         "gateway/nginx.conf.j2",
         gateway=gateway,
         limits=limits,
-        backends=backends,
+        members=members,
+        zones={
+            "members": f"{_zone_kib(_STATE_KIB * len(members))}k",
+            "metrics": f"{_zone_kib(_METRICS_KIB * len(members))}k",
+        },
+        check_seconds=_CHECK_SECONDS,
         routes=routes,
         directory=directory,
         identity=identity,
@@ -87,25 +118,70 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         errors=_nginx_errors(gateway),
         unknown_path=_unknown_path(routes),
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
-        fail_seconds=RETRY_AFTER_SECONDS,
         networks=networks(gateway),
         tls_directory=TLS_DIRECTORY,
         ipv6=listens_on_ipv6(gateway),
         limit_classes=limit_classes(gateway),
     )
-    router = render(
-        "gateway/router.js.j2",
-        pools=_pairs((backend.pool.name, _pool_data(backend)) for backend in backends),
-        models=_pairs(model_names(backends).items()),
-        routes=_pairs((route.path, _route_data(route)) for route in routes),
-        parsed_limit=limits.parsed_body_mib * 1024 * 1024,
-        retry_after=RETRY_AFTER_SECONDS,
-        read_seconds=limits.read_seconds,
-    )
-    files = {gateway.config_file: configuration, _ROUTER: router}
+    scripts = {
+        name: render(
+            f"gateway/{name}.j2",
+            pools=_pairs((backend.pool.name, _pool_data(backend)) for backend in backends),
+            members=_pairs(
+                (backend.pool.name, [member.number for member in members if member.pool == backend.pool.name])
+                for backend in backends
+            ),
+            names=json.dumps([member.name for member in members], indent=4),
+            models=_pairs(model_names(backends).items()),
+            routes=_pairs((route.path, _route_data(route)) for route in routes),
+            parsed_limit=limits.parsed_body_mib * 1024 * 1024,
+            retry_after=RETRY_AFTER_SECONDS,
+            retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
+            read_seconds=limits.read_seconds,
+            state_directory=STATE_DIRECTORY,
+            inside=f"http://{INSIDE_ADDRESS}:{gateway.port}",
+            first_byte_bounds=json.dumps(FIRST_BYTE_BOUNDS),
+            duration_bounds=json.dumps(DURATION_BOUNDS),
+        )
+        for name in SCRIPTS
+    }
     if gateway.keys:
-        files[_KEYS] = (TEMPLATES / "gateway" / _KEYS).read_text(encoding="utf-8")
-    return files
+        scripts[KEYS_SCRIPT] = (TEMPLATES / "gateway" / KEYS_SCRIPT).read_text(encoding="utf-8")
+    return {gateway.config_file: configuration, **scripts}
+
+
+def _zone_kib(wanted: int) -> int:
+    """The next power of two."""
+    return max(_SMALLEST_ZONE_KIB, 1 << (wanted - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A member as the templates need it. nginx knows members by number, because it compares names without regard to case."""
+
+    number: int
+    name: str
+    address: str
+    pool: str
+    model: str
+    engine: Engine
+    health_path: str
+
+
+def _numbered(backends: Sequence[Backend]) -> list[_Numbered]:
+    pairs = [(backend, member) for backend in backends for member in backend.members]
+    return [
+        _Numbered(
+            number,
+            member.name,
+            member.address,
+            backend.pool.name,
+            backend.pool.model,
+            backend.engine,
+            HEALTH_PATHS[backend.engine],
+        )
+        for number, (backend, member) in enumerate(pairs)
+    ]
 
 
 def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
@@ -119,15 +195,26 @@ def _check(gateway: Gateway, backends: Sequence[Backend]) -> None:
                 f"no instance serves {backend.pool.model}"
             )
         for member in backend.members:
-            if not _MEMBER.fullmatch(member):
+            if not (_ADDRESS.fullmatch(member.address) and _NAME.fullmatch(member.name)):
                 raise ValueError(
-                    f"{member!r} in pool {backend.pool.name} of gateway {gateway.container} is not address:port"
+                    f"{member} in pool {backend.pool.name} of gateway {gateway.container} has no usable name or is not address:port"
                 )
+
+    names = Counter(member.name for backend in backends for member in backend.members)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"gateway {gateway.container} has members twice: {', '.join(twice)}")
 
 
 def _pool_data(backend: Backend) -> dict[str, object]:
     pool = backend.pool
-    return {"model": pool.model, "kind": pool.kind, "engine": backend.engine, "prefix": pool.prefix}
+    return {
+        "model": pool.model,
+        "kind": pool.kind,
+        "engine": backend.engine,
+        "prefix": pool.prefix,
+        "affinity": pool.affinity,
+    }
 
 
 def _route_data(route: Route) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stoker.spec.gateway import Kind, Pool, without_latest
 
@@ -28,14 +28,27 @@ _GETS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
 }
 
 
+#: What says cheaply that an engine is alive (vLLM v0.19.1 answers 503 there once its engine process has died).
+HEALTH_PATHS: dict[Engine, str] = {"vllm": "/health", "ollama": "/api/version"}
+
+
+class Member(NamedTuple):
+    """One instance as a gateway knows it."""
+
+    #: The instance's name; where two hosts have instances of one name, ``name@host``.
+    name: str
+    #: ``address:port``
+    address: str
+
+
 @dataclass(frozen=True)
 class Backend:
     """A pool and who serves it."""
 
     pool: Pool
     engine: Engine
-    #: ``address:port`` of each member, in the inventory's order.
-    members: tuple[str, ...]
+    #: In the inventory's order.
+    members: tuple[Member, ...]
     #: Further names of the model, which the members know too.
     aliases: tuple[str, ...] = ()
 

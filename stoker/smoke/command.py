@@ -39,12 +39,12 @@ def smoke(
     """
     console = console or Console()
     try:
-        fleet, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)))
+        _, checks = prepare(inventory, overlays, Selection(frozenset(hosts), frozenset(instances)))
     except (SpecError, NothingToCheck, MissingCurl, UnsupportedPyinfra) as error:
         console.print(str(error), style="red", highlight=False, soft_wrap=True)
         return NOT_STARTED
     try:
-        report = _watched(fleet, checks, console)
+        report = _watched(checks, console)
     except KeyboardInterrupt:
         console.print("Interrupted; the checks change nothing.", style="red", highlight=False)
         return INTERRUPTED
@@ -73,7 +73,7 @@ def prepare(inventory: Path, overlays: Sequence[str] = (), selection: Selection 
     return fleet, plan(fleet, logins(loaded), selection)
 
 
-def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:
+def _watched(checks: Plan, console: Console) -> Report:
     """Run, and on a terminal show how far it is."""
     total, done, failed, lock = len(checks.checks), 0, 0, threading.Lock()
 
@@ -85,7 +85,7 @@ def _watched(fleet: Fleet, checks: Plan, console: Console) -> Report:
                 done, failed = done + 1, failed + (result.status == "fail")
                 status.update(f"{done} of {total} checks" + (f", [red]{failed} failed[/red]" if failed else ""))
 
-        return run(fleet, checks, on_result)
+        return run(checks, on_result)
 
 
 def _write(path: Path, text: str, console: Console) -> bool:

@@ -13,8 +13,6 @@ from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Result, Status,
 from stoker.smoke.plan import Plan
 from stoker.smoke.report import Report
 from stoker.smoke.ssh import AccessError
-from stoker.smoke.target import entrances, pool_members
-from stoker.spec.fleet import Fleet
 
 #: They wait for the network nearly all the time.
 _WORKERS = 32
@@ -22,7 +20,7 @@ _WORKERS = 32
 OnResult = Callable[[Result], None]
 
 
-def run(fleet: Fleet, plan: Plan, on_result: OnResult | None = None) -> Report:
+def run(plan: Plan, on_result: OnResult | None = None) -> Report:
     """All checks of a plan; ``on_result`` sees each result as it comes, from several threads. Closes the plan's connections."""
     started, clock = datetime.now(UTC), time.monotonic()
     pool = ThreadPoolExecutor(_WORKERS)
@@ -30,7 +28,7 @@ def run(fleet: Fleet, plan: Plan, on_result: OnResult | None = None) -> Report:
         results: dict[str, Result] = {}
         for afterwards in (False, True):
             results |= _stage(pool, [check for check in plan.checks if check.afterwards is afterwards], on_result)
-        answering = _Answering(fleet, plan, clock)
+        answering = _Answering(plan, clock)
         ordered = [answering.named(results[check.id]) for check in plan.checks]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for what is under way
@@ -92,8 +90,8 @@ def _hosts_first(checks: Sequence[Check]) -> list[Check]:
 class _Answering:
     """Names the member that gave an answer, where the gateway's log can be read. Each log is read once."""
 
-    def __init__(self, fleet: Fleet, plan: Plan, since: float) -> None:
-        self._fleet, self._plan, self._since = fleet, plan, since
+    def __init__(self, plan: Plan, since: float) -> None:
+        self._plan, self._since = plan, since
         self._logs: dict[tuple[str, str], str] = {}
 
     def named(self, result: Result) -> Result:
@@ -101,8 +99,7 @@ class _Answering:
         gateway = result.check.gateway
         if result.status != "fail" or gateway is None or not result.request_ids:
             return result
-        members = gateway_log.answering(self._log(gateway), result.request_ids).values()
-        found = sorted({self._names(gateway).get(member, member) for member in members} - {""})
+        found = sorted(set(gateway_log.answering(self._log(gateway), result.request_ids).values()) - {""})
         return (
             replace(result, found=f"{result.found}\nanswered by {', '.join(found)}, by the gateway's log")
             if found
@@ -117,12 +114,3 @@ class _Answering:
             except (AccessError, CheckSkipped):
                 self._logs[gateway] = ""
         return self._logs[gateway]
-
-    def _names(self, gateway: tuple[str, str]) -> dict[str, str]:
-        pools = (
-            pool
-            for one in entrances(self._fleet)
-            if (one.host.name, one.gateway.container) == gateway
-            for pool in one.gateway.pools
-        )
-        return gateway_log.instance_names(member for pool in pools for member in pool_members(self._fleet, pool))

@@ -78,7 +78,7 @@ def check(entrance: Entrance, pool: Pool, members: Sequence[Member], witness: Ho
             trace.commands[:] = [*dict.fromkeys([*trace.commands, command])]
         all_answered(replies)
         try:
-            counts = _counts(witness, container, [reply.request_id for reply in replies], members, started)
+            counts = _counts(witness, container, [reply.request_id for reply in replies], started)
         except AccessError as error:
             raise CheckSkipped(
                 f"all {len(replies)} requests were answered, but the gateway's log cannot be read: see {ACCESS!r}"
@@ -134,16 +134,13 @@ def evaluate(counts: Mapping[str, int], names: Sequence[str], sent: int) -> str:
     return shown
 
 
-def _counts(
-    witness: HostWitness, container: str, request_ids: Sequence[str], members: Sequence[Member], started: float
-) -> Counter[str]:
-    names = gateway_log.instance_names(members)
+def _counts(witness: HostWitness, container: str, request_ids: Sequence[str], started: float) -> Counter[str]:
     wanted = set(request_ids) - {""}
     deadline = time.monotonic() + _LOG_SECONDS
     while True:
         found = gateway_log.answering(witness.log(container, time.monotonic() - started), wanted)
         if len(found) == len(wanted) and wanted:
-            return Counter(names.get(member, member or "(none)") for member in found.values())
+            return Counter(member or "(none)" for member in found.values())
         if time.monotonic() > deadline or not wanted:
             raise CheckFailed(
                 "each answer's X-Request-ID in the gateway's log",

@@ -17,6 +17,11 @@ Kind = Literal["chat", "embeddings"]
 #: First parts of paths that the gateway itself serves.
 RESERVED_PREFIXES = frozenset({"/v1", "/api", "/health", "/ready", "/stoker"})
 
+#: Names of the gateway's own scripts, which lie beside its configuration.
+SCRIPTS = ("router.js", "members.js", "health.js", "metrics.js")
+#: The script that knows the keys, only where there are any.
+KEYS_SCRIPT = "keys.js"
+
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^/[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -34,6 +39,9 @@ class Pool(Spec):
     default: bool = False
     #: Only instances on these hosts; all hosts of the inventory when not given.
     hosts: tuple[str, ...] | None = Field(default=None, min_length=1)
+    #: ``prefix``: the same conversation goes to the member that has its beginning in the cache already, unless that one has much
+    #: more to do than the others. For chat pools.
+    affinity: Literal["prefix"] | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -46,6 +54,12 @@ class Pool(Spec):
         if prefix in RESERVED_PREFIXES:
             raise ValueError(f"{prefix} belongs to the gateway itself; choose another, for instance the model's family")
         return prefix
+
+    @model_validator(mode="after")
+    def _conversations(self) -> Pool:
+        if self.affinity and self.kind != "chat":
+            raise ValueError(f"affinity is for conversations, and the pool {self.name} has none; remove it")
+        return self
 
 
 class Limits(Spec):
@@ -88,6 +102,8 @@ class Gateway(Spec):
     keys: tuple[Key, ...] = ()
     client_limits: ClientLimits = ClientLimits()
     tls: Tls | None = None
+    #: Shows what the gateway counts, for a Prometheus elsewhere, to everybody who reaches this port of the host.
+    metrics_port: Port | None = None
 
     @field_validator("pools", "allowed_networks", "keys", mode="before")
     @classmethod
@@ -97,7 +113,7 @@ class Gateway(Spec):
     @field_validator("config_file")
     @classmethod
     def _not_a_script(cls, name: str) -> str:
-        if name in ("router.js", "keys.js"):
+        if name in (*SCRIPTS, KEYS_SCRIPT):
             raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
 
@@ -112,12 +128,17 @@ class Gateway(Spec):
     @property
     def ports(self) -> list[int]:
         """Every port that is published on the host."""
-        return [self.port, *([self.tls.port] if self.tls else [])]
+        others = [self.tls.port if self.tls else None, self.metrics_port]
+        return [self.port, *(port for port in others if port)]
 
     @model_validator(mode="after")
-    def _two_ports(self) -> Gateway:
+    def _different_ports(self) -> Gateway:
         if self.tls and self.tls.port == self.port:
             raise ValueError(f"port {self.port} is the plain one; choose another for tls, for instance 11443")
+        if self.metrics_port and self.metrics_port in (self.port, self.tls and self.tls.port):
+            raise ValueError(
+                f"port {self.metrics_port} is the clients'; choose another metrics_port, for instance 9436"
+            )
         return self
 
     @field_validator("pools")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from stoker.facts import identity
-from stoker.facts.paths import HOST_CACHE, HOST_LOCKS, HOST_STATE
+from stoker.facts.paths import HOST_CACHE, HOST_GATEWAYS, HOST_LOCKS, HOST_STATE
 from stoker.facts.state import HostState
 from stoker.render.compose import gpu_turn
 from stoker.render.environment import TEMPLATES
@@ -35,6 +35,7 @@ def directories(host: Host) -> dict[str, str]:
         "755",
     )
     wanted |= {stack.model_directory: "755" for stack in host.stacks}
+    wanted |= {f"{HOST_GATEWAYS}/{stack.gateway.container}": "755" for stack in host.stacks if stack.gateway}
     wanted[SECRETS] = "700"
     return wanted
 

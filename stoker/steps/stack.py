@@ -8,11 +8,12 @@ from collections.abc import Collection
 from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.render.compose import Service, compose_file, services, stack_directory
-from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
+from stoker.render.gateway import CONFIG_DIRECTORY, Backend, Member, render_gateway
 from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
+from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action, File, write_files
@@ -33,11 +34,20 @@ def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
             Backend(
                 pool=pool,
                 engine=members[0][1].engine,
-                members=tuple(f"{host.address}:{instance.port}" for host, instance in members),
+                members=tuple(
+                    Member(member_name(fleet, host, instance), f"{host.address}:{instance.port}")
+                    for host, instance in members
+                ),
                 aliases=model.aliases if isinstance(model, HubModel) else (),
             )
         )
     return found
+
+
+def member_name(fleet: Fleet, host: Host, instance: Instance) -> str:
+    """How gateways call an instance: its name, with the host's where another host has one of the same name."""
+    namesakes = sum(1 for other in fleet.hosts for _, one in other.instances() if one.name == instance.name)
+    return instance.name if namesakes == 1 else f"{instance.name}@{host.name}"
 
 
 def gateway_files(fleet: Fleet, host: Host, stack: Stack) -> list[File]:

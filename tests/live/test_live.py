@@ -35,7 +35,7 @@ FLEET, PLAN = prepare(INVENTORY, group_data_directories())
 @pytest.fixture(scope="module")
 def results() -> dict[str, Result]:
     """Result of every check by its id. Fails when nothing answers: tests of nothing prove nothing."""
-    report = run(FLEET, PLAN)
+    report = run(PLAN)
     if not report.of("pass"):
         hosts = ", ".join(host.name for host in FLEET.hosts)
         pytest.fail(

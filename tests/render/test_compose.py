@@ -169,8 +169,11 @@ def test_what_vllm_sees_of_the_host(llm: dict[str, Any]) -> None:
     }
 
 
-def test_the_gateway_sees_its_configuration_only(llm: dict[str, Any]) -> None:
-    assert mounts(llm["services"]["nginx"]) == {("/opt/stoker/memoryx-hybrid/gateway", "/etc/nginx/stoker", True)}
+def test_the_gateway_sees_its_configuration_and_who_is_drained(llm: dict[str, Any]) -> None:
+    assert mounts(llm["services"]["nginx"]) == {
+        ("/opt/stoker/memoryx-hybrid/gateway", "/etc/nginx/stoker", True),
+        ("/var/lib/stoker/gateway/vllm_nginx", "/run/stoker", True),
+    }
 
 
 def test_secrets_are_in_no_mounted_directory(llm: dict[str, Any], embedding: dict[str, Any]) -> None:

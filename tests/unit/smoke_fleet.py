@@ -126,8 +126,7 @@ def rack(environment: Mapping[str, str] | None = None, **settings: object) -> It
             return stack.enter_context(StandIn(models, **values).serving())
 
         engines = {"llama_0": served("llama"), "llama_1": served("llama"), "bge_0": served("bge-m3")}
-        llamas = tuple(f"127.0.0.1:{engines[name].port}" for name in ("llama_0", "llama_1"))
-        engines["nginx_0"] = served("llama", "bge-m3", members=llamas)
+        engines["nginx_0"] = served("llama", "bge-m3", members=("llama_0", "llama_1"))
         fleet = build_fleet([RawHost("box", host_data(engines, environment or {}) | settings, lambda _: "test")])
         yield Rack(fleet, FakeShell(FakeDocker(engines["nginx_0"])), engines)
 

@@ -47,6 +47,22 @@ def test_hosts_restrict_a_pool() -> None:
     assert gateway.pools[0].hosts == ("192.168.31.65",)
 
 
+def test_metrics_have_a_port_only_where_one_is_described() -> None:
+    assert Gateway.model_validate(described(EMBED)).ports == [11436]
+    assert Gateway.model_validate(described(EMBED, metrics_port=9436)).ports == [11436, 9436]
+    assert "choose another metrics_port" in problem(described(EMBED, metrics_port=11436))
+
+
+def test_only_conversations_have_an_affinity() -> None:
+    assert Gateway.model_validate(described({**LLAMA, "affinity": "prefix"})).pools[0].affinity == "prefix"
+    assert "affinity is for conversations" in problem(described({**EMBED, "affinity": "prefix"}))
+
+
+@pytest.mark.parametrize("name", ["router.js", "members.js", "health.js", "metrics.js"])
+def test_the_configuration_is_not_called_as_a_script(name: str) -> None:
+    assert "own script" in problem(described(EMBED, config_file=name))
+
+
 def test_a_pool_needs_no_prefix() -> None:
     assert Gateway.model_validate(described({**LLAMA, "prefix": None})).pools[0].prefix is None
 

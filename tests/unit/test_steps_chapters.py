@@ -193,6 +193,7 @@ SOURCES_FILE = "/etc/apt/sources.list.d/docker.sources"
 DROP_IN = "/etc/systemd/system/docker.service.d/stoker.conf"
 COMPOSE = "/opt/stoker/memoryx-hybrid/memoryx-hybrid.yaml"
 GATEWAY = "/opt/stoker/memoryx-hybrid/gateway"
+GATEWAY_FILES = ("health.js", "members.js", "metrics.js", "nginx-hybrid.conf", "router.js")
 LOCK = f"{HOST_LOCKS}/GPU-00000001-5b8e-47c1-9d2a-000000000001.lock"
 PROOF = f"{PROBES}/vllm-vllm_vllm-openai_v0.19.1"
 
@@ -331,7 +332,7 @@ DEVIATIONS = {
     ),
     "one gateway file missing": Deviation(
         without_file(f"{GATEWAY}/router.js"),
-        {"files": [f"write {GATEWAY}/nginx-hybrid.conf, {GATEWAY}/router.js"]},
+        {"files": [f"write {', '.join(f'{GATEWAY}/{name}' for name in GATEWAY_FILES)}"]},
     ),
     # Containers
     "stopped": Deviation(

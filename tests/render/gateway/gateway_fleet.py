@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway_members import Member
 
 from stoker.render.gateway import Backend
+from stoker.render.gateway import Member as EndPoint
 from stoker.spec.gateway import Gateway
 
 GROUP_DATA = Path(__file__).resolve().parents[3] / "group_data"
@@ -38,9 +39,9 @@ def _entry(group: str) -> dict[str, object]:
 def default_backends(gateway: Gateway) -> list[Backend]:
     """The members as the default inventory has them."""
     served = {
-        "bge-m3": ("ollama", ("192.168.31.65:11434", "192.168.31.65:11435")),
-        "llama3.1-8b": ("vllm", tuple(f"192.168.31.10:{port}" for port in range(11401, 11405))),
-        "qwen2.5-14b": ("vllm", ("192.168.31.10:11405",)),
+        "bge-m3": ("ollama", tuple(EndPoint(f"ollama_bge_{n}", f"192.168.31.65:{11434 + n}") for n in range(2))),
+        "llama3.1-8b": ("vllm", tuple(EndPoint(f"llama_{n}", f"192.168.31.10:{11401 + n}") for n in range(4))),
+        "qwen2.5-14b": ("vllm", (EndPoint("vllm_qwen_gpu2", "192.168.31.10:11405"),)),
     }
     return [Backend(pool, *served[pool.model]) for pool in gateway.pools]  # type: ignore[arg-type]
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: What a member does with a request for its model. ``silent`` never answers; ``reset`` closes with a TCP reset.
-Mode = Literal["answer", "busy", "bad_gateway", "error", "silent", "reset", "reset_in_stream"]
+#: What a member does with a request for its model. ``silent`` never answers; ``reset`` closes with a TCP reset; ``reset_reused``
+#: does so with a request on a connection that had one before.
+Mode = Literal["answer", "busy", "bad_gateway", "error", "silent", "reset", "reset_reused", "reset_in_stream"]
 
 _STATUS = {"busy": 503, "bad_gateway": 502, "error": 500}
 
@@ -42,6 +43,12 @@ class Member:
     model: str
     engine: Literal["vllm", "ollama"] = "vllm"
     mode: Mode = "answer"
+    #: What it says when asked for its health.
+    health: int = 200
+    #: So many questions for its health get no answer at all.
+    mute: int = 0
+    #: Questions for its health so far.
+    checks: int = 0
     port: int = 0
     aliases: tuple[str, ...] = ()
     #: Requests for its model.
@@ -63,6 +70,8 @@ class Member:
         self.lines.clear()
         self.most_running = 0
         self.mode = "answer"
+        self.health = 200
+        self.mute = 0
         self.gate = None
         self.aborted.clear()
 
@@ -120,8 +129,13 @@ def running_members(members: list[Member]) -> Iterator[Members]:
 
 
 async def _connection(member: Member, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    answered = 0
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
         while request := await _read(member, reader):
+            if answered and member.mode == "reset_reused":
+                _reset(writer)
+                break
+            answered += 1
             if not await _answer(member, request, reader, writer):
                 break
     writer.close()
@@ -144,6 +158,14 @@ async def _answer(
     member: Member, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
     """True when the connection can be used again."""
+    if request.path in _HEALTH:
+        member.checks += 1
+        if member.mute:
+            member.mute -= 1
+            await reader.read(1)  # until whoever asks gives up
+            return False
+        await _write_json(writer, member.health, _reading(member, request.path))
+        return True
     if request.method == "GET":
         await _write_json(writer, 200, _reading(member, request.path))
         return True

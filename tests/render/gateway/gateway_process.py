@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway_members import Member
-from nginx_binary import nginx_command
+from nginx_binary import nginx_command, state_directory
 
-from stoker.render.gateway import CONFIG_DIRECTORY, Backend, render_gateway
+from stoker.render import gateway as rendered
+from stoker.render.gateway import CONFIG_DIRECTORY, INSIDE_ADDRESS, Backend, render_gateway
 from stoker.spec.gateway import Gateway, Pool
 
 T = TypeVar("T")
@@ -98,6 +99,23 @@ class RunningGateway:
             )
             return _reply(connection.getresponse())
 
+    def inside(self, path: str) -> Reply:
+        """What the gateway shows only to whoever is inside its container."""
+        connection = http.client.HTTPConnection(INSIDE_ADDRESS, self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return _reply(connection.getresponse())
+
+    def member(self, name: str) -> dict[str, Any]:
+        """What the gateway knows of one member."""
+        return next(dict(one) for one in self.inside("/members").json["members"] if one["name"] == name)
+
+    def drain(self, *names: str) -> None:
+        """As the host does it: the whole list of drained members, put in place by a rename."""
+        directory = state_directory(self.log_file.with_suffix(""))
+        (directory / "new").write_text("".join(f"{name}\n" for name in names))
+        (directory / "new").rename(directory / "drained")
+
     def send(self, request: bytes, source: str = "127.0.0.1") -> Reply:
         """Bytes as they are, for what an HTTP library refuses to send. The answer must come with a status line."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0)) as connection:
@@ -123,6 +141,15 @@ class RunningGateway:
             return entries[-1] if entries else None
 
         return until(newest)
+
+    def entries(self, path: str, count: int) -> list[dict[str, Any]]:
+        """All lines of the access log for a path, once there are so many."""
+
+        def found() -> list[dict[str, Any]] | None:
+            entries = [entry for entry in map(json.loads, self.logged()) if entry["path"] == path]
+            return entries if len(entries) >= count else None
+
+        return until(found)
 
     def logged(self) -> list[str]:
         """The lines of the access log, which are always text."""
@@ -188,7 +215,8 @@ def backends_of(gateway: Gateway, members: Iterable[Member]) -> list[Backend]:
 
 
 def _backend(pool: Pool, members: list[Member]) -> Backend:
-    return Backend(pool, members[0].engine, tuple(member.address for member in members), members[0].aliases)
+    rendered_members = tuple(rendered.Member(member.name, member.address) for member in members)
+    return Backend(pool, members[0].engine, rendered_members, members[0].aliases)
 
 
 @contextlib.contextmanager
@@ -201,7 +229,8 @@ def running_gateway(
     """
     gateway = gateway.model_copy(update={"port": free_port()})
     files = render_gateway(gateway, backends_of(gateway, members))
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    state_directory(directory).mkdir(exist_ok=True)
     for name, text in files.items():
         (directory / name).write_text(text)
     log_file = directory.with_suffix(".log")
@@ -217,7 +246,7 @@ def running_gateway(
             "in-own-network",
             *command,
         ]
-    with log_file.open("wb") as log:
+    with log_file.open("ab") as log:  # like nginx itself, which opens /dev/stdout once more
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         running = RunningGateway(gateway.port, "", process, log_file)

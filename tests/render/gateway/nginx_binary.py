@@ -22,6 +22,7 @@ from lab.internet.shell import BuildError, run
 CACHE_DEFAULT = "/var/cache/stoker-lab"
 CONFIG_DIRECTORY = "/etc/nginx/stoker"
 TLS_DIRECTORY = "/etc/nginx/stoker-tls"
+STATE_DIRECTORY = "/run/stoker"
 #: Debian package, oldest version that the gateway works with.
 PACKAGES = {"nginx": (1, 30, 6), "libnginx-mod-http-js": (1, 0, 1)}
 
@@ -35,6 +36,8 @@ if test -d "$config-tls"; then
     mount --bind "$config-tls" "$root{TLS_DIRECTORY}"
 fi
 mount -t tmpfs tmpfs "$root/run"
+mkdir "$root{STATE_DIRECTORY}"
+if [ -d "$config.state" ]; then mount --bind "$config.state" "$root{STATE_DIRECTORY}"; fi
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --rbind /dev "$root/dev"
 mount --rbind /proc "$root/proc"
@@ -44,6 +47,11 @@ exec chroot "$root" "$@"
 
 class NginxUnavailable(RuntimeError):
     """The nginx of the tests cannot be had; says why and what to do. Never a reason to skip a test."""
+
+
+def state_directory(config_directory: Path) -> Path:
+    """What nginx sees as /run/stoker, when it exists."""
+    return Path(f"{config_directory}.state")
 
 
 def nginx_command(config_directory: Path, *arguments: str) -> list[str]:

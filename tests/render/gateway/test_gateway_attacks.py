@@ -34,7 +34,7 @@ OLLAMA_OWN = [
     "/api/experimental/model-recommendations",
 ]  # fmt: skip
 GATEWAYS_OWN = [
-    "/", "/v1", "/v1/", "/api", "/api/", "/stoker", "/stoker/models/llama", "/stoker/error/400", "/@member_failed", "/pool_llama", "/healthz", "/nginx_status",
+    "/", "/v1", "/v1/", "/api", "/api/", "/stoker", "/stoker/models/0", "/members", "/check/0", "/@pass", "/stoker/error/400", "/@member_failed", "/pool_llama", "/healthz", "/nginx_status",
 ]  # fmt: skip
 #: What a prefix offers of these, and with which method.
 OFFERED = {("/embed/api/tags", "GET"), ("/embed/api/version", "GET")}
@@ -376,7 +376,7 @@ def test_who_asks_is_not_the_clients_to_say(gateway: RunningGateway, all_members
         "X-Rewrite-URL",
     ],
 )
-@pytest.mark.parametrize("value", ["llama", "/stoker/models/llama", "pool_llama", "/metrics", "DELETE"])
+@pytest.mark.parametrize("value", ["llama", "/stoker/models/0", "pool_llama", "/metrics", "DELETE"])
 def test_no_header_moves_a_request(gateway: RunningGateway, all_members: list[Member], name: str, value: str) -> None:
     reply = gateway.ask(CHAT, QWEN, headers={name: value})
     assert (reply.status, reply.json["member"], reply.json["path"]) == (200, "qwen", CHAT)

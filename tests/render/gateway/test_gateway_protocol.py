@@ -87,7 +87,7 @@ def test_the_log_says_who_served_what(gateway: RunningGateway, all_members: list
     assert entry["id"] == reply.headers["x-request-id"]
     assert (entry["client"], entry["method"], entry["status"]) == ("127.0.0.1", "POST", "200")
     assert (entry["model"], entry["pool"], entry["stream"]) == ("qwen2.5-14b", "qwen", "false")
-    assert (entry["member"], entry["member_status"]) == (all_members[-1].address, "200")
+    assert (entry["member"], entry["member_status"]) == (all_members[-1].name, "200")
     assert all(float(entry[key]) >= 0 for key in ("connect_s", "first_byte_s", "response_s", "total_s"))
     assert int(entry["bytes_in"]) > 0 < int(entry["bytes_out"])
 

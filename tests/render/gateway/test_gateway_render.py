@@ -10,7 +10,7 @@ import gateway_fleet
 import pytest
 from nginx_binary import nginx_command
 
-from stoker.render.gateway import CONFIG_DIRECTORY, Backend, config_identity, render_gateway
+from stoker.render.gateway import CONFIG_DIRECTORY, Backend, Member, config_identity, render_gateway
 from stoker.render.gateway_routes import model_names, routes_of
 from stoker.spec.gateway import Gateway, Limits, Pool
 
@@ -48,7 +48,8 @@ def test_the_allow_list(gateway: Gateway, expected: dict[str, list[str]]) -> Non
     routes = routes_of(gateway_fleet.default_backends(gateway))
     assert {method: [route.path for route in routes if route.method == method] for method in expected} == expected
     text = rendered(gateway)[gateway.config_file]
-    assert text.count("proxy_pass http") == len(routes) + len(gateway.pools), "and one for each pool's list of models"
+    assert text.count("js_content router.choose;") == len(expected["POST"])
+    assert text.count("js_content router.read;") == len(expected["GET"])
 
 
 @GATEWAYS
@@ -64,21 +65,27 @@ def test_real_nginx_accepts_the_default_fleet(gateway: Gateway, tmp_path: Path) 
 @GATEWAYS
 def test_the_same_input_gives_the_same_files(gateway: Gateway) -> None:
     assert rendered(gateway) == rendered(gateway)
-    assert sorted(rendered(gateway)) == sorted([gateway.config_file, "router.js"])
-
-
-@GATEWAYS
-def test_every_upstream_counts_over_all_workers(gateway: Gateway) -> None:
-    text = rendered(gateway)[gateway.config_file]
-    assert text.count("upstream pool_") == text.count("zone pool_") == text.count("least_conn;") == len(gateway.pools)
+    assert sorted(rendered(gateway)) == sorted(
+        [gateway.config_file, "router.js", "members.js", "health.js", "metrics.js"]
+    )
 
 
 @GATEWAYS
 def test_members_are_the_inventorys(gateway: Gateway) -> None:
     text = rendered(gateway)[gateway.config_file]
-    for backend in gateway_fleet.default_backends(gateway):
-        upstream = text.split(f"upstream pool_{backend.pool.name} {{")[1].split("}")[0]
-        assert [line.split()[1] for line in upstream.splitlines() if "server " in line] == list(backend.members)
+    members = [member for backend in gateway_fleet.default_backends(gateway) for member in backend.members]
+    assert text.count("upstream member_") == len(members)
+    for number, member in enumerate(members):
+        upstream = text.split(f"upstream member_{number} {{")[1].split("}")[0]
+        assert [line.split()[1] for line in upstream.splitlines() if "server " in line] == [member.address]
+        assert f"# {member.name}: " in text
+
+
+def test_members_are_asked_for_their_health_as_their_engine_answers_it() -> None:
+    gateway = gateway_fleet.unified()
+    text = rendered(gateway)[gateway.config_file]
+    assert text.count("/api/version;\n            access_log") == 2
+    assert text.count("/health;\n            access_log") == 5
 
 
 @GATEWAYS
@@ -87,8 +94,7 @@ def test_times_sizes_and_retries(gateway: Gateway) -> None:
     for directive in (
         "proxy_connect_timeout 2s;", "proxy_read_timeout 600s;", "proxy_send_timeout 600s;",
         "client_max_body_size 32m;", "client_max_body_size 100m;", "proxy_buffering off;",
-        "proxy_next_upstream_tries 3;", "proxy_next_upstream_timeout 10s;",
-        "proxy_next_upstream error timeout invalid_header http_502 http_503 non_idempotent;", "merge_slashes off;",
+        "proxy_next_upstream_timeout 10s;", "proxy_next_upstream error non_idempotent;", "merge_slashes off;",
         f"listen {gateway.port} default_server;",
     ):  # fmt: skip
         assert directive in text
@@ -121,7 +127,7 @@ def test_the_identity_follows_every_change() -> None:
 def test_ollama_models_are_known_with_and_without_latest() -> None:
     def backend(model: str, engine: str) -> Backend:
         pool = Pool(name="pool", model=model, kind="embeddings", default=True)
-        return Backend(pool, engine, ("192.168.31.65:11434",))  # type: ignore[arg-type]
+        return Backend(pool, engine, (Member("a", "192.168.31.65:11434"),))  # type: ignore[arg-type]
 
     assert set(model_names([backend("bge-m3", "ollama")])) == {"bge-m3", "bge-m3:latest"}
     assert set(model_names([backend("bge-m3:latest", "ollama")])) == {"bge-m3", "bge-m3:latest"}
@@ -131,24 +137,36 @@ def test_ollama_models_are_known_with_and_without_latest() -> None:
 
 def test_vllm_embeddings_have_no_ollama_paths() -> None:
     pool = Pool(name="embed", model="bge-m3", kind="embeddings", prefix="/embed", default=True)
-    paths = [route.path for route in routes_of([Backend(pool, "vllm", ("192.168.31.65:8000",))])]
+    paths = [route.path for route in routes_of([Backend(pool, "vllm", (Member("a", "192.168.31.65:8000"),))])]
     assert paths == ["/v1/embeddings", "/embed/v1/embeddings", "/embed/v1/models"]
 
 
 def test_a_path_has_no_default_when_the_default_pool_does_not_serve_it() -> None:
     vllm = Pool(name="fast", model="bge-large", kind="embeddings", default=True)
     ollama = Pool(name="old", model="bge-m3", kind="embeddings")
-    routes = routes_of([Backend(vllm, "vllm", ("h:1",)), Backend(ollama, "ollama", ("h:2",))])
+    routes = routes_of([Backend(vllm, "vllm", (Member("a", "h:1"),)), Backend(ollama, "ollama", (Member("b", "h:2"),))])
     assert {route.path: route.default for route in routes} == {
         "/v1/embeddings": "fast", "/api/embeddings": None, "/api/embed": None,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("members", [(), ("192.168.31.10",), ("a b:1",), ("h:1; }",), ("h:1\n",)])
-def test_members_that_nginx_cannot_use_are_refused(members: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "members",
+    [
+        (),
+        (Member("a", "192.168.31.10"),),
+        (Member("a", "a b:1"),),
+        (Member("a", "h:1; }"),),
+        (Member("a", "h:1\n"),),
+        (Member("a\nb", "h:1"),),
+        (Member("a b", "h:1"),),
+        (Member("a", "h:1"), Member("a", "h:2")),
+    ],
+)
+def test_members_that_nginx_cannot_use_are_refused(members: tuple[Member, ...]) -> None:
     gateway = gateway_fleet.llm_only()
     backends = [Backend(pool, "vllm", members) for pool in gateway.pools]
-    with pytest.raises(ValueError, match=r"no members|is not address:port"):
+    with pytest.raises(ValueError, match=r"no members|is not address:port|twice"):
         render_gateway(gateway, backends)
 
 
@@ -163,8 +181,11 @@ def test_real_nginx_accepts_a_large_fleet(tmp_path: Path) -> None:
         for n in range(60)
     )
     gateway = Gateway(container="g", port=8000, config_file="nginx.conf", pools=pools)
-    members = tuple(f"10.0.{n}.1:11401" for n in range(60))
-    for name, text in render_gateway(gateway, [Backend(pool, "vllm", members) for pool in pools]).items():
+    backends = [
+        Backend(pool, "vllm", tuple(Member(f"{pool.name}_{n}@host-{n}", f"10.0.{n}.1:11401") for n in range(60)))
+        for pool in pools
+    ]
+    for name, text in render_gateway(gateway, backends).items():
         (tmp_path / name).write_text(text)
     command = nginx_command(tmp_path, "-t", "-c", f"{CONFIG_DIRECTORY}/nginx.conf")
     done = subprocess.run(command, capture_output=True, text=True, check=False)

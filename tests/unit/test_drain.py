@@ -1,0 +1,160 @@
+"""`stoker drain` and `stoker undrain`: which gateways, what is written on them, when it refuses and when it is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fleet import EMBEDDING, LLM, make_fleet
+
+from stoker.facts.paths import HOST_GATEWAYS
+from stoker.render.gateway import INSIDE_ADDRESS
+from stoker.run import drain
+from stoker.smoke.ssh import AccessError
+from stoker.spec.fleet import Host
+from stoker.steps.stack import backends
+
+FLEET = make_fleet()
+GATEWAYS = {LLM: "vllm_nginx", EMBEDDING: "bge_nginx"}
+
+
+@dataclass
+class Hosts:
+    """Both gateways' hosts: the file of each is a real one, and the gateway shows what stands in it."""
+
+    root: Path
+    down: set[str] = field(default_factory=set)
+    #: Instance -> what the gateways say that it runs, one value a look; the last one stays.
+    in_flight: dict[str, list[int]] = field(default_factory=dict)
+    silent: bool = False
+
+    def run(self, host: Host, command: str) -> str:
+        container = GATEWAYS[host.name]
+        directory = self.root / container
+        directory.mkdir(exist_ok=True)
+        if command.startswith("docker exec "):
+            assert command.split()[2] == container
+            return "" if self.silent else json.dumps({"members": self._members(host, directory / "drained")})
+        local = command.replace(f"{HOST_GATEWAYS}/{container}", str(directory))
+        return subprocess.run(["sh", "-c", local], check=True, capture_output=True, text=True).stdout
+
+    def listed(self, host: str) -> list[str]:
+        file = self.root / GATEWAYS[host] / "drained"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _members(self, host: Host, file: Path) -> list[dict[str, Any]]:
+        listed = file.read_text().splitlines() if file.exists() else []
+        gateway = next(stack.gateway for stack in host.stacks if stack.gateway)
+        return [
+            {
+                "name": member.name,
+                "pool": backend.pool.name,
+                "health": "down" if member.name in self.down else "up",
+                "drained": member.name in listed,
+                "in_flight": self._running(member.name, member.name in listed),
+            }
+            for backend in backends(FLEET, gateway)
+            for member in backend.members
+        ]
+
+    def _running(self, name: str, drained: bool) -> int:
+        values = self.in_flight.get(name, [0])
+        return values.pop(0) if drained and len(values) > 1 else values[0]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    monkeypatch.setattr(drain, "_POLL_SECONDS", 0.0)
+    return Hosts(tmp_path)
+
+
+def carried_out(hosts: Hosts, *names: str, back: bool = False, force: bool = False, limit: float = 5) -> int:
+    return drain.carry_out(drain.tasks(FLEET, names), hosts.run, back=back, force=force, limit_seconds=limit)
+
+
+def test_every_gateway_that_has_the_instance_is_told() -> None:
+    tasks = drain.tasks(FLEET, ["vllm_llama_gpu0_0", "ollama_bge_1"])
+    assert {task.host.name: task.names for task in tasks} == {
+        LLM: ("vllm_llama_gpu0_0",), EMBEDDING: ("ollama_bge_1", "vllm_llama_gpu0_0"),
+    }  # fmt: skip
+
+
+def test_drained_and_returned(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    assert carried_out(hosts, "vllm_llama_gpu0_0") == drain.DONE
+    assert carried_out(hosts, "vllm_llama_gpu0_1", "vllm_llama_gpu0_0") == drain.DONE
+    for host in GATEWAYS:
+        assert sorted(hosts.listed(host)) == ["vllm_llama_gpu0_0", "vllm_llama_gpu0_1"]
+    assert carried_out(hosts, "vllm_llama_gpu0_0", back=True) == drain.DONE
+    assert hosts.listed(LLM) == hosts.listed(EMBEDDING) == ["vllm_llama_gpu0_1"]
+    assert carried_out(hosts, "vllm_llama_gpu0_1", back=True) == drain.DONE
+    assert carried_out(hosts, "vllm_llama_gpu0_1", back=True) == drain.DONE, "twice is no error"
+    assert hosts.listed(LLM) == []
+    assert capsys.readouterr().out.splitlines()[-1] == "vllm_llama_gpu0_1: in use again."
+
+
+def test_it_waits_for_what_runs(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts.in_flight["ollama_bge_0"] = [3, 3, 1, 0]
+    assert carried_out(hosts, "ollama_bge_0") == drain.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "bge_nginx on 192.168.31.65: ollama_bge_0 is drained, 3 requests still in flight",
+        "bge_nginx on 192.168.31.65: ollama_bge_0 is drained, 1 request still in flight",
+        "ollama_bge_0: drained, and nothing runs there.",
+    ]
+
+
+def test_it_does_not_wait_for_ever(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts.in_flight["ollama_bge_0"] = [1]
+    assert carried_out(hosts, "ollama_bge_0", limit=0.0) == drain.FAILED
+    assert "Not within 0 s" in capsys.readouterr().err
+    assert hosts.listed(EMBEDDING) == ["ollama_bge_0"], "and stays drained"
+
+
+@pytest.mark.parametrize(
+    ("names", "down", "why"),
+    [
+        (
+            ["vllm_qwen_gpu2"],
+            [],
+            "vllm_nginx on 192.168.31.10: the pool qwen would have no member left (there is no other).",
+        ),
+        (["ollama_bge_0", "ollama_bge_1"], [], "the pool embed would have no member left (there is no other)."),
+        (["ollama_bge_0"], ["ollama_bge_1"], "the pool embed would have no member left (ollama_bge_1 is down)."),
+    ],
+)
+def test_no_pool_is_emptied(
+    hosts: Hosts, names: list[str], down: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.down = set(down)
+    assert carried_out(hosts, *names) == drain.NOT_STARTED
+    assert why in capsys.readouterr().err
+    assert hosts.listed(LLM) == hosts.listed(EMBEDDING) == []
+    assert carried_out(hosts, *names, force=True) == drain.DONE
+    assert sorted(hosts.listed(EMBEDDING)) == names
+
+
+def test_what_is_drained_already_counts(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    assert carried_out(hosts, "ollama_bge_0") == drain.DONE
+    assert carried_out(hosts, "ollama_bge_1") == drain.NOT_STARTED
+    assert "(ollama_bge_0 is drained)" in capsys.readouterr().err
+
+
+def test_a_gateway_that_shows_nothing(hosts: Hosts) -> None:
+    hosts.silent = True
+    with pytest.raises(AccessError, match=r"bge_nginx on 192\.168\.31\.65 does not say"):
+        carried_out(hosts, "ollama_bge_0")
+    assert hosts.listed(EMBEDDING) == []
+
+
+def test_the_gateway_is_asked_inside_its_container() -> None:
+    asked = []
+
+    def run(host: Host, command: str) -> str:
+        asked.append(command)
+        return '{"members": []}'
+
+    drain.ask(drain.tasks(FLEET, ["ollama_bge_0"])[0], run)
+    assert asked == [f"docker exec bge_nginx busybox wget -q -O - http://{INSIDE_ADDRESS}:11436/members"]
