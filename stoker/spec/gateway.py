@@ -102,7 +102,7 @@ class Gateway(Spec):
     keys: tuple[Key, ...] = ()
     client_limits: ClientLimits = ClientLimits()
     tls: Tls | None = None
-    #: Shows what the gateway counts, for a Prometheus elsewhere, to everybody who reaches this port of the host.
+    #: Shows what the gateway counts, for a Prometheus in one of the allowed networks; without a key.
     metrics_port: Port | None = None
 
     @field_validator("pools", "allowed_networks", "keys", mode="before")

@@ -126,3 +126,6 @@ def test_a_port_of_its_own_shows_the_metrics_and_nothing_else(members: list[Memb
         for path in ("/", "/members", "/check/0", CHAT, "/v1/models"):
             assert httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 404
         assert gateway.ask("/metrics").status == 404
+        stranger = httpx.HTTPTransport(local_address="127.0.0.9")  # in none of the allowed networks
+        with httpx.Client(transport=stranger, trust_env=False) as client:
+            assert client.get(f"http://127.0.0.1:{port}/metrics").status_code == 403
