@@ -76,9 +76,11 @@ class Measure:
     def _start(self, command: list[str], core: int, port: int, name: str, patience: float = 20) -> Started:
         return self.stack.enter_context(running(command, core, port, self.work / f"{name}.log", patience))
 
-    def run(self, subject: Subject, size: str, connections: int, seconds: int, pause_ms: float = 0) -> Sample:
-        own = [self.backend, *self.started.values()]
-        return self.load.run(subject, self.started.get(subject.name), own, size, connections, seconds, pause_ms)
+    def run(
+        self, subject: Subject, size: str, connections: int, seconds: int, pause_ms: float = 0, first: bool = False
+    ) -> Sample:
+        started, own = self.started.get(subject.name), [self.backend, *self.started.values()]
+        return self.load.run(subject, started, own, size, connections, seconds, pause_ms, first)
 
     # --- the parts ---
 
@@ -102,15 +104,20 @@ class Measure:
         return result
 
     def half_load(self, rates: dict[str, Any]) -> dict[str, Any]:
-        """Each at half of its own most, and at the same rate directly."""
+        """Each at half of its own most, and at the same rate directly.
+
+        A time slice of any other program would be the 99th percentile, so the measure's own programs go first here. At half load
+        they leave the others their share.
+        """
         result: dict[str, Any] = {}
+        self._go_first(True)
         connections = 2 * CONNECTIONS
         for subject in self.subjects:
             if subject.step:
                 continue
             pause = connections / (rates["1 KB"][subject.name]["requests_per_second"] / 2) * 1000
             rounds = [
-                (self.run(self.direct, "1 KB", connections, 2, pause), self.run(subject, "1 KB", connections, 2, pause))
+                tuple(self.run(one, "1 KB", connections, 2, pause, first=True) for one in (self.direct, subject))
                 for _ in range(ROUNDS)
             ]
             direct, through = best(one for one, _ in rounds), best(one for _, one in rounds)
@@ -118,7 +125,12 @@ class Measure:
                 f"added_{key}": round(through[key] - direct[key], 3) for key in ("p50_ms", "p99_ms", "median_p99_ms")
             }
             result[subject.name] = {**through, **added}
+        self._go_first(False)
         return result
+
+    def _go_first(self, first: bool) -> None:
+        for started in (self.backend, *self.started.values()):
+            started.go_first(first)
 
     def large(self) -> dict[str, Any]:
         result = {}
