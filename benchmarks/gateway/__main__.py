@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from benchmarks.lab import RESULTS, ROOT
 SIZES = {"300 B": 300, "1 KB": 1000, "16 KB": 16_000}
 LARGE = {"5 MB": 5_000_000}
 CONNECTIONS = 32
-ROUNDS = 5
+ROUNDS = 4
+BREAK_SECONDS = 0.5
 STREAMS = 150
 LEAK_REQUESTS = 500_000
 LEAK_STEPS = 5
@@ -76,14 +78,22 @@ class Measure:
     def _start(self, command: list[str], core: int, port: int, name: str, patience: float = 20) -> Started:
         return self.stack.enter_context(running(command, core, port, self.work / f"{name}.log", patience))
 
-    def run(self, subject: Subject, size: str, connections: int, seconds: int, pause_ms: float = 0) -> Sample:
-        own = [self.backend, *self.started.values()]
-        return self.load.run(subject, self.started.get(subject.name), own, size, connections, seconds, pause_ms)
+    def run(
+        self, subject: Subject, size: str, connections: int, seconds: int, pause_ms: float = 0, first: bool = False
+    ) -> Sample:
+        started, own = self.started.get(subject.name), [self.backend, *self.started.values()]
+        return self.load.run(subject, started, own, size, connections, seconds, pause_ms, first)
 
     # --- the parts ---
 
     def rates(self) -> dict[str, Any]:
+        """Each subject's most, in turns.
+
+        The measure's own programs go before all others here, in bursts of a second with breaks, since a share of a core that others
+        take would be missing in one subject's figure and not in another's.
+        """
         result: dict[str, Any] = {}
+        self._go_first(True)
         for size in SIZES:
             samples: dict[str, list[Sample]] = {}
             for number in range(ROUNDS + 1):
@@ -91,7 +101,8 @@ class Measure:
                     slow = subject.name.startswith("LiteLLM")
                     if (subject.step and size != "1 KB") or (slow and number > 1):
                         continue
-                    sample = self.run(subject, size, CONNECTIONS, 3 if slow else 1)
+                    sample = self.run(subject, size, CONNECTIONS, 3 if slow else 1, first=True)
+                    time.sleep(BREAK_SECONDS)
                     if number:  # the first one warms it up
                         samples.setdefault(subject.name, []).append(sample)
             rows = {name: best(found) for name, found in samples.items()}
@@ -99,18 +110,24 @@ class Measure:
             result[size] = {
                 name: {**row, "of_plain": round(row["requests_per_second"] / plain, 4)} for name, row in rows.items()
             }
+        self._go_first(False)
         return result
 
     def half_load(self, rates: dict[str, Any]) -> dict[str, Any]:
-        """Each at half of its own most, and at the same rate directly."""
+        """Each at half of its own most, and at the same rate directly.
+
+        A time slice of any other program would be the 99th percentile, so the measure's own programs go first here too. At half
+        load they leave the others their share.
+        """
         result: dict[str, Any] = {}
+        self._go_first(True)
         connections = 2 * CONNECTIONS
         for subject in self.subjects:
             if subject.step:
                 continue
             pause = connections / (rates["1 KB"][subject.name]["requests_per_second"] / 2) * 1000
             rounds = [
-                (self.run(self.direct, "1 KB", connections, 2, pause), self.run(subject, "1 KB", connections, 2, pause))
+                tuple(self.run(one, "1 KB", connections, 2, pause, first=True) for one in (self.direct, subject))
                 for _ in range(ROUNDS)
             ]
             direct, through = best(one for one, _ in rounds), best(one for _, one in rounds)
@@ -118,7 +135,12 @@ class Measure:
                 f"added_{key}": round(through[key] - direct[key], 3) for key in ("p50_ms", "p99_ms", "median_p99_ms")
             }
             result[subject.name] = {**through, **added}
+        self._go_first(False)
         return result
+
+    def _go_first(self, first: bool) -> None:
+        for started in (self.backend, *self.started.values()):
+            started.go_first(first)
 
     def large(self) -> dict[str, Any]:
         result = {}

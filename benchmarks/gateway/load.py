@@ -75,6 +75,7 @@ class Load:
         connections: int,
         seconds: int,
         pause_ms: float = 0,
+        first: bool = False,
     ) -> Sample:
         """``own``: all programs of the measure, to tell their load from that of others."""
         headers = "\n".join(f"{name}: {value}" for name, value in subject.headers.items())
@@ -94,7 +95,13 @@ class Load:
         own = list(own)
         busy, ours, spent = machine_busy_seconds(), _ours(own), started.cpu_seconds() if started else 0.0
         done = subprocess.run(
-            ["taskset", "-c", str(LOAD_CORE), *inside(self._directory, *wrk)],
+            [
+                *(["chrt", "--fifo", "1"] if first else []),
+                "taskset",
+                "-c",
+                str(LOAD_CORE),
+                *inside(self._directory, *wrk),
+            ],
             env=environment,
             capture_output=True,
             text=True,

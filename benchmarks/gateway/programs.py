@@ -132,6 +132,13 @@ class Started:
                     spent += int(file.read_text().split()[0])
         return spent / 1e9
 
+    def go_first(self, first: bool) -> None:
+        """Before all programs without real-time priority, or as any other."""
+        policy = (os.SCHED_FIFO, os.sched_param(1)) if first else (os.SCHED_OTHER, os.sched_param(0))
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(pid, *policy)
+
     def resident_kib(self) -> int:
         """Resident memory of its processes; pages that they share count for each."""
         total = 0

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.gateway.programs import free_port, inside
-from stoker.render.gateway import Backend, render_gateway
+from stoker.render.gateway import Backend, Member, render_gateway
 from stoker.spec.gateway import Gateway, Pool
 
 MODEL = "llama3.1-8b"
 PATH = "/v1/chat/completions"
-#: As many members as the default fleet has of this model.
-MEMBERS = 4
+#: As many as the default fleet has LLM instances; in the gateway the last one serves the other model.
+MEMBERS = 5
 #: nginx's processes, of every subject: all have one core, on which several would wait for one another's time slices.
 WORKERS = 1
 
@@ -78,8 +78,9 @@ def gateway(directory: Path, members: list[int]) -> Subject:
         Pool(name="qwen", model="qwen2.5-14b", kind="chat", prefix="/qwen"),
     )
     spec = Gateway(container="bench", port=port, config_file="nginx.conf", pools=pools)
-    addresses = tuple(f"127.0.0.1:{member}" for member in members)
-    for name, text in render_gateway(spec, [Backend(pool, "vllm", addresses) for pool in pools], "/bench").items():
+    described = tuple(Member(f"member_{number}", f"127.0.0.1:{member}") for number, member in enumerate(members))
+    backends = [Backend(pools[0], "vllm", described[:-1]), Backend(pools[1], "vllm", described[-1:])]
+    for name, text in render_gateway(spec, backends, "/bench").items():
         _write(directory, name, re.sub(r"(?m)^worker_processes \d+;$", f"worker_processes {WORKERS};", text))
     return Subject("this gateway", port, _nginx(directory))
 

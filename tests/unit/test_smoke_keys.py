@@ -29,7 +29,7 @@ def with_keys(one: Rack, *keys: str) -> Report:
     assert stack.gateway
     gateway = stack.gateway.model_copy(update={"keys": described})
     one.fleet = Fleet((replace(host, stacks=(stack.model_copy(update={"gateway": gateway}),)),))
-    return run(one.fleet, one.plan())
+    return run(one.plan())
 
 
 def test_the_key_is_sent_to_the_gateway_alone_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
