@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support.commands import ROOT, run, wait_for
 from support.machine import GPU10, GPU65, INTERNET, Machine
-from support.project import CHECKOUT, Project, changed
+from support.project import CHECKOUT, Project, Served, changed, copy_to
 
 ENGINES = {GPU10: (11401, 11402, 11403, 11404, 11405), GPU65: (11434, 11435)}
 GATEWAYS = {GPU10: 11434, GPU65: 11436}
@@ -18,14 +18,17 @@ _OPEN, _REFUSED = "0", "7"
 _CURL = "curl -q -s -o /dev/null -m 5 --noproxy '*' -w '%{exitcode}\\n' http://"
 
 
-@pytest.fixture
-def closed(project: Project) -> Iterator[Project]:
-    """Both hosts' engine ports are closed; opened again by the fleet's own fixture."""
+@pytest.fixture(scope="module")
+def closed(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Both hosts' engine ports are closed, and stay so from test to test."""
+    project = copy_to(tmp_path_factory.mktemp("closed"))
     project.append("group_data/all.py", 'firewall = "engines"')
     deploy = project.deploy()
     assert deploy.code == 0, str(deploy)
     assert {("Engine ports", host.address) for host in ENGINES} <= changed(deploy)
-    return project
+    yield project
+    opened = CHECKOUT.deploy()
+    assert opened.code == 0, str(opened)
 
 
 #: The machine that stands for the internet has no curl: the same question, with curl's exit statuses as the answer.
@@ -105,11 +108,14 @@ def test_the_ports_are_closed_to_all_but_the_gateways(closed: Project) -> None:
     ],
     ids=["Docker", "nftables", "nftables reloaded"],
 )
-def test_they_stay_closed_when_a_service_restarts(script: str, closed: Project, gpu65: Machine) -> None:
-    gpu65.sh(script, seconds=60)
-    wait_for("the engines and the gateway answer on the host", lambda: answers(gpu65))
-    judge(gpu65)
-    gpu65.sh("systemctl disable --now nftables.service 2>/dev/null")
+def test_they_stay_closed_when_a_service_restarts(script: str, closed: Project) -> None:
+    GPU65.sh(script, seconds=60)
+    wait_for("the engines and the gateway answer on the host", lambda: answers(GPU65))
+    judge(GPU65)
+    GPU65.sh("systemctl disable --now nftables.service 2>/dev/null")
+    again = closed.deploy()  # the containers' new starts are to be proven
+    assert again.code == 0, str(again)
+    assert "Engine ports" not in {operation for operation, _ in changed(again)}
 
 
 def answers(host: Machine) -> bool:
@@ -117,9 +123,9 @@ def answers(host: Machine) -> bool:
     return set(asked(host, *every(host, ports)).values()) == {_OPEN}
 
 
-def test_rules_that_somebody_flushed_are_seen_and_mended(closed: Project, gpu10: Machine, gpu65: Machine) -> None:
-    gpu10.sh("nft flush table inet stoker")
-    gpu65.sh(f"systemctl disable stoker-firewall.service; echo '# edited' >>{_RULES}")
+def test_rules_that_somebody_flushed_are_seen_and_mended(closed: Project) -> None:
+    GPU10.sh("nft flush table inet stoker")
+    GPU65.sh(f"systemctl disable stoker-firewall.service; echo '# edited' >>{_RULES}")
     assert asked(INTERNET, "192.168.31.10:11401") == {"192.168.31.10:11401": _OPEN}
     doctor = closed.stoker("doctor", seconds=60)
     assert "Engine ports: close ports 11401" in " ".join(doctor.out.split()), str(doctor)
@@ -146,7 +152,7 @@ def test_turned_off_nothing_is_left(closed: Project) -> None:
 
 
 @pytest.mark.fault
-def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project, gpu65: Machine) -> None:
+def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project) -> None:
     """Asked from the third machine all the time: no engine answers it between boot and readiness."""
     watch = (
         "rm -f /run/seen; while test ! -e /run/enough; do "
@@ -155,16 +161,16 @@ def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project, gpu65:
     )
     INTERNET.sh(f"rm -f /run/enough; setsid sh -c {shlex.quote(watch)} </dev/null >/dev/null 2>&1 &")
     try:
-        done = run(str(ROOT / "lab/reboot"), gpu65.name, seconds=90)
+        done = run(str(ROOT / "lab/reboot"), GPU65.name, seconds=90)
         assert done.code == 0, str(done)
-        wait_for("the engines and the gateway answer on the host", lambda: answers(gpu65), 90)
-        judge(gpu65)
+        wait_for("the engines and the gateway answer on the host", lambda: answers(GPU65), 90)
+        judge(GPU65)
     finally:
         INTERNET.sh("touch /run/enough")
     seen = set(INTERNET.sh("sort -u /run/seen").split())
     assert _REFUSED in seen
     assert _OPEN not in seen
-    order = gpu65.sh("systemctl show -p ActiveEnterTimestampMonotonic --value stoker-firewall.service docker.service")
+    order = GPU65.sh("systemctl show -p ActiveEnterTimestampMonotonic --value stoker-firewall.service docker.service")
     first, second = (int(word) for word in order.split())
     assert 0 < first < second
     again = closed.deploy()
