@@ -182,6 +182,11 @@ def _remedy(answer: Answer) -> str:
             "bge-m3 on Ollama does this with some texts (ollama #13572, #14657, open in 0.32) and on a sick card with all: "
             "restart the instance; if it stays, look for XID errors of the GPU in dmesg"
         )
+    if "network_not_allowed" in answer.body:
+        return (
+            "write this machine's network in the gateway's allowed_networks; `client` in its log is the address that it saw. Is that one of Docker's "
+            "(172.17.0.1, 172.18.0.1 ...), then Docker's rules were flushed on its host: systemctl restart docker there"
+        )
     if answer.status in (401, 403):
         return "the service wants a key that the description does not give"
     if answer.status == 404:

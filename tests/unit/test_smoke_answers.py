@@ -62,6 +62,8 @@ def test_something_else_than_a_chat_answer(body: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "found", "remedy"),
     [
+        (Answer(403, 0.1, '{"error": {"code": "network_not_allowed"}}', {}), "403", "allowed_networks"),
+        (Answer(403, 0.1, "{}", {}), "403", "wants a key"),
         (Answer(0, 0, "", {}, "curl: (7) Failed to connect"), "curl: (7)", "docker ps"),
         (Answer(0, 20, "", {}, "curl: (28) Operation timed out"), "(28)", "alive"),
         (ok({"error": "x"}, 404), "HTTP 404", "arguments"),
