@@ -83,15 +83,27 @@ def test_a_member_that_is_down_gets_no_request(
     until(lambda: gateway.member(first.name)["health"] == "up")
 
 
-@pytest.mark.parametrize(("health", "mute"), [(503, 0), (200, 100)], ids=["its engine is dead", "silent"])
-def test_a_member_that_is_not_well_gets_no_request(start: Start, members: list[Member], health: int, mute: int) -> None:
+def test_a_member_whose_engine_is_dead_gets_no_request(start: Start, members: list[Member]) -> None:
     first = llamas(members)[0]
-    first.health, first.mute = health, mute
+    first.health = 503
     gateway = start(members)
     until(lambda: gateway.member(first.name)["health"] == "down")
     assert [gateway.ask(CHAT, LLAMA).status for _ in range(16)] == [200] * 16
     assert not first.received
     assert until(lambda: f"member {first.name} is down" in gateway.output())
+
+
+def test_a_member_that_is_silent_gets_no_request_while_there_are_others(start: Start, members: list[Member]) -> None:
+    """It may be busy and not dead: the only member of its pool still gets what comes."""
+    first, alone = llamas(members)[0], members[-1]
+    first.mute = alone.mute = 100
+    gateway = start(members)
+    for member in (first, alone):
+        until(lambda name=member.name: gateway.member(name)["left_out"])
+    assert [gateway.ask(CHAT, LLAMA).status for _ in range(16)] == [200] * 16
+    assert not first.received
+    assert gateway.ask(CHAT, LLAMA | {"model": alone.model}).status == 200
+    assert gateway.member(alone.name)["health"] != "down"
 
 
 def test_one_silence_is_forgiven(start: Start, members: list[Member]) -> None:
