@@ -115,9 +115,8 @@ def test_they_stay_closed_when_a_service_restarts(script: str, closed: Project) 
     # Stopping it flushes every table once more, and Docker makes its own anew only when it starts.
     GPU65.sh("systemctl disable --now nftables.service 2>/dev/null; systemctl restart docker.service", seconds=60)
     wait_for("the engines and the gateway answer on the host", lambda: answers(GPU65))
-    again = closed.deploy()  # the containers' new starts are to be proven
+    again = closed.deploy()  # the rules are made anew, and the containers' new starts proven
     assert again.code == 0, str(again)
-    assert "Engine ports" not in {operation for operation, _ in changed(again)}
 
 
 def answers(host: Machine) -> bool:
