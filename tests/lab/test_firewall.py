@@ -141,17 +141,6 @@ def test_rules_that_somebody_flushed_are_seen_and_mended(closed: Project) -> Non
     assert closed.check().code == 0
 
 
-def test_turned_off_nothing_is_left(closed: Project) -> None:
-    deploy = CHECKOUT.deploy()
-    assert deploy.code == 0, str(deploy)
-    assert changed(deploy) == {("Engine ports", host.address) for host in ENGINES}
-    for host in ENGINES:
-        assert not host.holds("nft list table inet stoker 2>/dev/null")
-        assert not host.holds(f"ls {_RULES} /etc/systemd/system/stoker-firewall.service 2>/dev/null | grep .")
-        engines = every(host, ENGINES[host])
-        assert asked(INTERNET, *engines) == dict.fromkeys(engines, _OPEN)
-
-
 @pytest.mark.fault
 def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project) -> None:
     """Asked from the third machine all the time: no engine answers it between boot and readiness."""
@@ -177,3 +166,14 @@ def test_they_are_closed_from_the_first_moment_of_a_boot(closed: Project) -> Non
     again = closed.deploy()
     assert again.code == 0, str(again)
     assert "Engine ports" not in {operation for operation, _ in changed(again)}
+
+
+def test_turned_off_nothing_is_left(closed: Project) -> None:
+    deploy = CHECKOUT.deploy()
+    assert deploy.code == 0, str(deploy)
+    assert changed(deploy) == {("Engine ports", host.address) for host in ENGINES}
+    for host in ENGINES:
+        assert not host.holds("nft list table inet stoker 2>/dev/null")
+        assert not host.holds(f"ls {_RULES} /etc/systemd/system/stoker-firewall.service 2>/dev/null | grep .")
+        engines = every(host, ENGINES[host])
+        assert asked(INTERNET, *engines) == dict.fromkeys(engines, _OPEN)
