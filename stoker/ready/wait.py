@@ -17,9 +17,8 @@ from stoker.ready.target import Target
 from stoker.ready.watch import Watch
 
 AGAIN_SECONDS = 2.0  # between two tries to reach a host whose connection is lost
-SETTLE_SECONDS = (
-    1.0  # an engine that its first request killed is seen dead within half a second (vLLM 0.19.1's watchdog)
-)
+# An engine that its first request killed is seen dead within half a second (vLLM 0.19.1's watchdog).
+SETTLE_SECONDS = 1.0
 TROUBLE_SECONDS = 20.0  # after which a host that is reached but cannot be looked at is given up
 
 

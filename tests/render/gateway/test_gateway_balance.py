@@ -35,33 +35,29 @@ def counted(gateway: RunningGateway) -> int:
     return sum(one["in_flight"] for one in gateway.inside("/members").json["members"])
 
 
-def test_concurrent_requests_are_spread_evenly(gateway: RunningGateway, all_members: list[Member]) -> None:
-    """Twelve at once over four members: three each, whichever worker took them: what runs is counted for all of them."""
-    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
+def running_at_once(gateway: RunningGateway, members: list[Member], count: int) -> list[int]:
+    """So many chats at once, all of which wait in their members: how many each of the four has. Then all are answered."""
+    llamas = [member for member in members if member.model == "llama3.1-8b"]
     gate = threading.Semaphore(0)
     for member in llamas:
         member.gate = gate
-    with ThreadPoolExecutor(12) as clients:
-        replies = [clients.submit(gateway.ask, CHAT, LLAMA) for _ in range(12)]
-        until(lambda: sum(member.running for member in llamas) == 12)
+    with ThreadPoolExecutor(count) as clients:
+        replies = [clients.submit(gateway.ask, CHAT, LLAMA) for _ in range(count)]
+        until(lambda: sum(member.running for member in llamas) == count)
         running = [member.running for member in llamas]
-        gate.release(12)
-        assert [reply.result().status for reply in replies] == [200] * 12
-    assert running == [3, 3, 3, 3]
+        gate.release(count)
+        assert [reply.result().status for reply in replies] == [200] * count
+    return running
+
+
+def test_concurrent_requests_are_spread_evenly(gateway: RunningGateway, all_members: list[Member]) -> None:
+    """Twelve at once over four members: three each, whichever worker took them: what runs is counted for all of them."""
+    assert running_at_once(gateway, all_members, 12) == [3, 3, 3, 3]
 
 
 def test_ten_at_once_take_as_long_as_three(gateway: RunningGateway, all_members: list[Member]) -> None:
     """Ideal for ten equal requests on four members: 10 / 3 times as fast as one after the other."""
-    llamas = [member for member in all_members if member.model == "llama3.1-8b"]
-    gate = threading.Semaphore(0)
-    for member in llamas:
-        member.gate = gate
-    with ThreadPoolExecutor(10) as clients:
-        replies = [clients.submit(gateway.ask, CHAT, LLAMA) for _ in range(10)]
-        until(lambda: sum(member.running for member in llamas) == 10)
-        longest = max(member.running for member in llamas)
-        gate.release(10)
-        assert [reply.result().status for reply in replies] == [200] * 10
+    longest = max(running_at_once(gateway, all_members, 10))
     assert 10 / longest >= 0.9 * 10 / 3
 
 
