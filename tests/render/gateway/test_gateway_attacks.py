@@ -343,7 +343,8 @@ def test_the_log_stays_one_ascii_line_a_request(gateway: RunningGateway, path: s
     gateway.ask(CHAT, QWEN)
     until(lambda: len(gateway.logged()) >= before + 2)
     lines = [json.loads(line) for line in gateway.logged()[before:]]
-    assert [line["path"] == CHAT for line in lines] == [False, True]
+    # two connections may meet two workers, and either may write first
+    assert sorted(line["path"] == CHAT for line in lines) == [False, True]
 
 
 # --- headers ---
