@@ -43,6 +43,9 @@ RETRY_WITHIN_SECONDS = 10
 #: Limit of one health check; two such silences in a row, and the member is down.
 _CHECK_SECONDS = 2
 
+#: Limit of the request by which a member that is back proves itself; Ollama loads its model for it, for up to 5 minutes (0.32.15).
+_PROOF_SECONDS = 330
+
 #: Upper bounds of the histograms, in seconds: from an embedding to a long answer of a large model.
 FIRST_BYTE_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -111,6 +114,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
             "metrics": f"{_zone_kib(_METRICS_KIB * len(members))}k",
         },
         check_seconds=_CHECK_SECONDS,
+        proof_seconds=_PROOF_SECONDS,
         routes=routes,
         directory=directory,
         identity=identity,
@@ -138,6 +142,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
             retry_after=RETRY_AFTER_SECONDS,
             retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
             read_seconds=limits.read_seconds,
+            proof_seconds=_PROOF_SECONDS,
             state_directory=STATE_DIRECTORY,
             inside=f"http://{INSIDE_ADDRESS}:{gateway.port}",
             first_byte_bounds=json.dumps(FIRST_BYTE_BOUNDS),
@@ -156,6 +161,26 @@ def _zone_kib(wanted: int) -> int:
 
 
 @dataclass(frozen=True)
+class _Proof:
+    """The request that shows that a member computes; its body as a parameter of nginx's configuration."""
+
+    path: str
+    body: str
+
+
+def _proof(backend: Backend) -> _Proof:
+    """Two texts at once, a short and a longer one, because engines prepare for lengths; below 512 tokens, bge's limit."""
+    texts = ["Hello", "one two three four " * 32]
+    if backend.pool.kind == "embeddings":
+        return _Proof("/v1/embeddings", _nginx_string(json.dumps({"model": backend.pool.model, "input": texts})))
+    path, body = "/v1/completions", {"model": backend.pool.model, "prompt": texts, "max_tokens": 1}
+    # Ollama's takes a single text.
+    if backend.engine == "ollama":
+        body["prompt"] = texts[0]
+    return _Proof(path, _nginx_string(json.dumps(body)))
+
+
+@dataclass(frozen=True)
 class _Numbered:
     """A member as the templates need it. nginx knows members by number, because it compares names without regard to case."""
 
@@ -166,6 +191,7 @@ class _Numbered:
     model: str
     engine: Engine
     health_path: str
+    proof: _Proof
 
 
 def _numbered(backends: Sequence[Backend]) -> list[_Numbered]:
@@ -179,6 +205,7 @@ def _numbered(backends: Sequence[Backend]) -> list[_Numbered]:
             backend.pool.model,
             backend.engine,
             HEALTH_PATHS[backend.engine],
+            _proof(backend),
         )
         for number, (backend, member) in enumerate(pairs)
     ]

@@ -51,9 +51,11 @@ class Member:
     checks: int = 0
     port: int = 0
     aliases: tuple[str, ...] = ()
-    #: Requests for its model.
+    #: What the gateway itself asked of it, to see whether it computes.
+    proofs: list[Received] = field(default_factory=list)
+    #: Clients' requests for its model.
     received: list[Received] = field(default_factory=list)
-    #: The first line of every request, of those that only read too; without questions for its health.
+    #: The first line of every request of clients, of those that only read too.
     lines: list[str] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -67,6 +69,7 @@ class Member:
 
     def forget(self) -> None:
         self.received.clear()
+        self.proofs.clear()
         self.lines.clear()
         self.most_running = 0
         self.mode = "answer"
@@ -147,11 +150,15 @@ async def _read(member: Member, reader: asyncio.StreamReader) -> Received | None
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = first.split(" ")
-    if path not in _HEALTH:
-        member.lines.append(first)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    if path not in _HEALTH and not _is_proof(headers):
+        member.lines.append(first)
     length = int(headers.get("content-length", 0))
     return Received(method, path, headers, await reader.readexactly(length), head.decode("latin-1"))
+
+
+def _is_proof(headers: dict[str, str]) -> bool:
+    return headers.get("x-request-id", "").startswith("proof-")
 
 
 async def _answer(
@@ -169,7 +176,7 @@ async def _answer(
     if request.method == "GET":
         await _write_json(writer, 200, _reading(member, request.path))
         return True
-    member.received.append(request)
+    (member.proofs if _is_proof(request.headers) else member.received).append(request)
     member.running += 1
     member.most_running = max(member.most_running, member.running)
     work = asyncio.ensure_future(_work(member, request, writer))

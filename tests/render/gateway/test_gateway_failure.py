@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -118,6 +119,7 @@ def test_one_silence_is_forgiven(start: Start, members: list[Member]) -> None:
     until(lambda: first.checks == asked + 4)  # the silence is over after the second of these
     assert gateway.member(first.name)["since"] == since
     assert f"member {first.name} is down" not in gateway.output()
+    assert not first.proofs
 
 
 def test_a_member_that_dies_of_its_first_request(
@@ -165,6 +167,49 @@ def test_a_member_that_comes_back_is_used_again(
     with stopped(runner_and_members[0], first):
         assert [gateway.ask(CHAT, LLAMA).status for _ in range(8)] == [200] * 8
     assert until(lambda: gateway.ask(CHAT, LLAMA).status == 200 and first.received)
+
+
+@pytest.mark.parametrize("mode", ["error", "reset"])
+def test_a_member_that_was_gone_gets_no_client_before_it_has_computed(
+    start: Start, runner_and_members: tuple[Members, list[Member]], members: list[Member], mode: Mode
+) -> None:
+    """It is healthy after its start, and fails at its first request, which is the gateway's."""
+    first = llamas(members)[0]
+    gateway = start(members)
+    with stopped(runner_and_members[0], first):
+        until(lambda: gateway.member(first.name)["health"] == "down")
+        first.mode = mode
+    until(lambda: len(first.proofs) == 2)
+    found = gateway.member(first.name)
+    assert (found["health"], found["proving"]) == ("down", True)
+    assert [gateway.ask(CHAT, LLAMA).status for _ in range(16)] == [200] * 16
+    assert not first.received
+    first.mode = "answer"
+    until(lambda: gateway.member(first.name)["health"] == "up")
+    assert not gateway.member(first.name)["proving"]
+    assert until(lambda: gateway.ask(CHAT, LLAMA).status == 200 and first.received)
+
+
+def test_a_member_is_asked_for_one_proof_at_a_time_whatever_it_takes(
+    start: Start, runner_and_members: tuple[Members, list[Member]], members: list[Member]
+) -> None:
+    """Ollama loads its model for it: minutes. Nobody else waits for that."""
+    ollama, first = members[0], llamas(members)[0]
+    gateway = start(members)
+    with stopped(runner_and_members[0], ollama, first):
+        for member in (ollama, first):
+            until(lambda name=member.name: gateway.member(name)["health"] == "down")
+        ollama.gate = threading.Semaphore(0)
+    until(lambda: gateway.member(first.name)["health"] == "up")
+    asked = ollama.checks
+    until(lambda: ollama.checks >= asked + 3)
+    assert (len(ollama.proofs), len(first.proofs)) == (1, 1)
+    assert gateway.member(ollama.name)["proving"]
+    ollama.gate.release()
+    until(lambda: gateway.member(ollama.name)["health"] == "up")
+    for member, path in ((ollama, "/v1/embeddings"), (first, "/v1/completions")):
+        assert (member.proofs[0].method, member.proofs[0].path) == ("POST", path)
+        assert json.loads(member.proofs[0].body)["model"] == member.model
 
 
 def test_an_engines_own_error_is_not_retried(start: Start, members: list[Member]) -> None:
