@@ -131,7 +131,12 @@ def test_refusals_of_host_model_and_memory(tmp_path: Path, v100: Path, llama: Pa
 
 @pytest.mark.parametrize(
     ("fault", "name"),
-    [("oom-start", "gpu-out-of-memory"), ("crash-loading", "gpu-fault"), ("crash-after", "gpu-fault")],
+    [
+        ("oom-start", "gpu-out-of-memory"),
+        ("crash-loading", "gpu-fault"),
+        ("crash-after", "gpu-fault"),
+        ("no-kernel", "no-kernel-image"),
+    ],
 )
 def test_faults_that_end_vllm(v100: Path, llama: Path, fault: str, name: str) -> None:
     set_faults(v100, **{"llama3.1-8b": fault})

@@ -8,11 +8,13 @@ import sys
 
 from lab_gpu import paths, settings
 
-# Fault -> what it does. The same table, with the real event behind each, is in lab/doubles/FAULTS.md.
+# Fault -> what it does. The same table, with the real event behind each, is in lab/README.md.
 VLLM_FAULTS = (
     "oom-start",
     "crash-loading",
     "hang-loading",
+    "no-kernel",
+    "stuck-after-error",
     "crash-after",
     "die-on-request",
     "garbage",

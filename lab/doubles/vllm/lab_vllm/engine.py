@@ -131,6 +131,13 @@ class Loader:
             self._grow(before + config.model.weights * done // len(shards) - self.held.size)
             if self.fault == "crash-loading":
                 raise EngineFailure("RuntimeError: CUDA error: an illegal memory access was encountered")
+            if self.fault == "no-kernel":
+                raise EngineFailure(
+                    "torch.AcceleratorError: CUDA error: no kernel image is available for execution on the device"
+                )
+            if self.fault == "stuck-after-error":
+                report_failure(log, "RuntimeError: CUDA error: an illegal memory access was encountered")
+                _hang()
             log.progress(progress_bar(title, done, len(shards), time.monotonic() - began), end=done == len(shards))
         took = time.monotonic() - began
         log.info("default_loader.py:385", f"Loading weights took {took:.2f} seconds")
