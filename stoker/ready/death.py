@@ -6,15 +6,16 @@ from dataclasses import replace
 
 from stoker.ready.diagnosis import UNKNOWN, Diagnosis, diagnose_text
 from stoker.ready.engines import engine_diagnosis
+from stoker.ready.failure import NOTHING, Known
 from stoker.ready.probe import Container
 
 
-def death_diagnosis(engine: str, container: Container, exit_code: int | None, log: str) -> Diagnosis:
+def death_diagnosis(engine: str, container: Container, exit_code: int | None, log: str, known: Known = NOTHING) -> Diagnosis:
     """The best reason for a death. An unknown one counts as one that may heal: the next try decides.
 
     `exit_code` is None when the container runs again and its code is gone.
     """
-    if container.error and (docker := diagnose_text(engine, container.error)):
+    if container.error and (docker := diagnose_text(engine, container.error, known)):
         return (
             docker
             if docker.id != UNKNOWN
@@ -22,7 +23,7 @@ def death_diagnosis(engine: str, container: Container, exit_code: int | None, lo
         )
     if container.error:
         return Diagnosis(UNKNOWN, "Docker could not start the container", "read Docker's reason", container.error[:400])
-    found = engine_diagnosis(engine, log)
+    found = engine_diagnosis(engine, log, known)
     if found and found.id != UNKNOWN:
         return found
     if container.out_of_memory:

@@ -1,17 +1,20 @@
 """Finding the reason of a failure in what was printed: the catalogue is data, this is the little that reads it.
 
 The rule is "the first cause wins": an engine's log ends with consequences ("Engine core initialization failed. See
-root cause above."), so lines are tried from the top and consequences are in no table.
+root cause above."), so lines are tried from the top, and consequences only when nothing else says anything.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stoker.ready.failure import Failure
+from stoker.ready.failure import NOTHING, Clues, Failure, Known, release_of
+from stoker.ready.failures_gpu import GPU_FAILURES
 from stoker.ready.failures_host import HOST_FAILURES
+from stoker.ready.failures_memory import MEMORY_FAILURES
+from stoker.ready.failures_model import MODEL_FAILURES
 from stoker.ready.failures_ollama import OLLAMA_FAILURES
 from stoker.ready.failures_vllm import VLLM_FAILURES
 from stoker.ready.logtext import LogLine, log_lines
@@ -43,35 +46,83 @@ UNKNOWN = "unknown-failure"
 
 # Consequences: never the cause, and never quoted as the first error.
 _CONSEQUENCE = re.compile(
-    r"Engine core initialization failed|EngineCore failed to start|EngineCore encountered a fatal error|"
-    r"EngineDeadError|See root cause above|WorkerProc (?:initialization )?failed|"
-    r"Parent process exited|resource_tracker|Process EngineCore\S*:$"
+    r"Engine core initialization failed|EngineCore failed to start|EngineCore (?:encountered|hit) an? |EngineDeadError|"
+    r"See (?:root cause above|stack trace)|WorkerProc (?:initialization )?(?:failed|hit an exception)|Worker failed with error|"
+    r"AsyncLLM output_handler failed|AsyncEngineDeadError|Engine (?:process failed to start|loop is not running|background task failed)|"
+    r"RPCServer process died|Got fatal signal from worker|Failed core proc|Executor failed|"
+    r"Parent process exited|resource_tracker|Process EngineCore\S*:$|ChildFailedError|ProcessExitedException"
 )
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w]*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?:: .+|$)|^panic: |^fatal error: "
 )
+# pydantic tells on the next line what it does not like; vLLM checks its settings with it
+_VALIDATION = re.compile(r"^\S*ValidationError: \d+ validation errors? for ")
+_REASON = re.compile(r"^\s+(?:Value error, |Assertion failed, )?(?P<why>.+?)(?: \[type=.*)?$")
 _ERROR_WORD = re.compile(r"^(?:error|fatal|cannot|could not)\b", re.IGNORECASE)
 
+_QUIET = ("DEBUG", "INFO", "WARNING")
 
+_EVERYWHERE = (*GPU_FAILURES, *HOST_FAILURES)
 _CATALOGUES: Mapping[str, Sequence[Failure]] = {
-    "vllm": (*VLLM_FAILURES, *HOST_FAILURES),
-    "ollama": (*OLLAMA_FAILURES, *HOST_FAILURES),
+    "vllm": (*VLLM_FAILURES, *MEMORY_FAILURES, *MODEL_FAILURES, *_EVERYWHERE),
+    "ollama": (*OLLAMA_FAILURES, *_EVERYWHERE),
 }
 
 
-def _catalogue(engine: str) -> Sequence[Failure]:
-    return _CATALOGUES.get(engine, HOST_FAILURES)
+def catalogue(engine: str) -> Sequence[Failure]:
+    """The rows for an engine; for anything else (Docker's own messages) those of the host."""
+    return _CATALOGUES.get(engine, _EVERYWHERE)
 
 
-def _told(failure: Failure, found: re.Match[str], line: str) -> Diagnosis:
+def _for_release(engine: str, version: str) -> Sequence[Failure]:
+    """The rows, first those that the release prints. The others stay: a range names only releases that were looked at."""
+    return sorted(catalogue(engine), key=lambda row: not row.is_of(version))
+
+
+def diagnose(engine: str, lines: Sequence[LogLine], known: Known = NOTHING) -> Diagnosis | None:
+    """The first root cause that `lines` name.
+
+    Returns the row of the first matching line; without one, the first exception as an unknown failure; without one,
+    the first matching hint (vLLM's warnings count as hints: many starts that succeed print some); without one, the first
+    line that is an error; None when there is no error at all. `known` makes numbers exact and chooses among rows of one text.
+    """
+    rows = _for_release(engine, release_of(engine, known.image))
+    causes = [row for row in rows if not row.sign]
+    clues = Clues(lines, known)
+    told = [line for line in lines if not _CONSEQUENCE.search(line.text)]
+    loud = told if engine == "ollama" else [line for line in told if line.level not in _QUIET]
+    return (
+        _first_match(causes, loud, clues)
+        or _first_exception(rows, told, clues)
+        or _first_match(rows, told, clues)
+        # The beginning of the log may be cut off; a consequence sometimes repeats the cause.
+        or _first_match(causes, lines, clues)
+        or _first_error_line(told)
+    )
+
+
+def diagnose_text(engine: str, text: str, known: Known = NOTHING) -> Diagnosis | None:
+    """`diagnose` for text that is not a log: an error of Docker, the body of an HTTP answer."""
+    return diagnose(engine, log_lines(text), known)
+
+
+def _first_match(rows: Sequence[Failure], lines: Iterable[LogLine], clues: Clues) -> Diagnosis | None:
+    for line in lines:
+        for row in rows:
+            if found := row.pattern.search(line.text):
+                return _told(row, found, line.text, clues)
+    return None
+
+
+def _told(failure: Failure, found: re.Match[str], line: str, clues: Clues) -> Diagnosis:
     values = {name: value or "" for name, value in found.groupdict().items()}
     if failure.numbers:
-        values.update(failure.numbers(values))
+        values.update(failure.numbers(values, clues))
     return Diagnosis(
         failure.id,
         failure.cause.format_map(values),
         failure.remedy.format_map(values),
-        evidence=_shortened(line, found),
+        evidence=_shortened(line.strip(), found),
         heals=failure.heals,
     )
 
@@ -83,54 +134,27 @@ def _shortened(line: str, found: re.Match[str], width: int = 400) -> str:
     return ("…" if begin else "") + line[begin : begin + width] + "…"
 
 
-def diagnose(engine: str, lines: Sequence[LogLine]) -> Diagnosis | None:
-    """The first root cause that `lines` name.
-
-    Returns the row of the first matching line; without one, the first exception as an unknown failure; without one,
-    the first matching hint; without one, the first line that is an error; None when there is no error at all.
-    """
-    rows = _catalogue(engine)
-    causes = [row for row in rows if not row.sign]
-    return (
-        _first_match(causes, lines)
-        or _first_exception(rows, lines)
-        or _first_match(rows, lines)
-        or _first_error_line(lines)
-    )
-
-
-def _first_match(rows: Sequence[Failure], lines: Sequence[LogLine]) -> Diagnosis | None:
-    for line in lines:
-        for row in rows:
-            if found := row.pattern.search(line.text):
-                return _told(row, found, line.text)
+def _first_exception(rows: Sequence[Failure], lines: Sequence[LogLine], clues: Clues) -> Diagnosis | None:
+    for at, line in enumerate(lines):
+        if not _EXCEPTION.match(line.text):
+            continue
+        why = _REASON.match(lines[at + 1].text) if _VALIDATION.match(line.text) and at + 1 < len(lines) else None
+        return _first_match(rows, [line], clues) or _unknown(why["why"] if why else line.text)
     return None
 
 
-def diagnose_text(engine: str, text: str) -> Diagnosis | None:
-    """`diagnose` for text that is not a log: an error of Docker, the body of an HTTP answer."""
-    return diagnose(engine, log_lines(text))
-
-
-def _first_exception(rows: Sequence[Failure], lines: Sequence[LogLine]) -> Diagnosis | None:
-    for line in lines:
-        if _EXCEPTION.match(line.text) and not _CONSEQUENCE.search(line.text):
-            return _first_match(rows, [line]) or _unknown(line)
-    return None
-
-
-def _first_error_line(lines: Sequence[LogLine]) -> Diagnosis | None:
+def _first_error_line(lines: Iterable[LogLine]) -> Diagnosis | None:
     for line in lines:
         logged = line.level in ("ERROR", "CRITICAL") and not line.text.startswith(("Traceback", " "))
-        if (logged or _ERROR_WORD.match(line.text)) and not _CONSEQUENCE.search(line.text):
-            return _unknown(line)
+        if logged or _ERROR_WORD.match(line.text):
+            return _unknown(line.text)
     return None
 
 
-def _unknown(line: LogLine) -> Diagnosis:
+def _unknown(text: str) -> Diagnosis:
     return Diagnosis(
         UNKNOWN,
-        "the cause is not in Stoker's catalogue; this is the first error that was printed",
-        "read the lines above it in the container's log",
-        evidence=line.text[:400],
+        "unknown: Stoker's catalogue does not have it; the first error that was printed follows",
+        "read the log from that error on; what stands before it usually tells why",
+        evidence=text[:400],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stoker.ready.diagnosis import Diagnosis, diagnose_text
+from stoker.ready.failure import NOTHING, Known
 from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
 from stoker.ready.phase import Progress
 from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
@@ -18,11 +19,11 @@ def engine_progress(engine: str, log: str) -> Progress | None:
     return None
 
 
-def engine_diagnosis(engine: str, log: str) -> Diagnosis | None:
+def engine_diagnosis(engine: str, log: str, known: Known = NOTHING) -> Diagnosis | None:
     """The first root cause in a log, None when there is no error in it."""
     match engine:
         case "vllm":
-            return vllm_diagnosis(log)
+            return vllm_diagnosis(log, known)
         case "ollama":
-            return ollama_diagnosis(log)
-    return diagnose_text(engine, log)
+            return ollama_diagnosis(log, known)
+    return diagnose_text(engine, log, known)

@@ -1,239 +1,269 @@
-"""Failures of vLLM. Texts of v0.19.1 unless a row says otherwise; those of PyTorch 2.10 and huggingface_hub 0.36."""
+"""vLLM's arguments, kernels and processes.
+
+Texts were looked up in vLLM's released wheels 0.8.5, 0.9.2, 0.11.2, 0.13.0, 0.16.0, 0.19.1, 0.20.2 and 0.33.0, and in the
+build for CPUs 0.32.0; `since` and `before` name the releases between which a text or its meaning changed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from stoker.ready.failure import Failure
+from stoker.ready.failure import Clues, Failure, Groups
 
-
-def _fitting_utilization(got: Mapping[str, str]) -> Mapping[str, str]:
-    # two decimals, rounded down: what is asked for has to stay below what is free
-    share = int(float(got["free"]) / float(got["total"]) * 100) / 100
-    return {"fits": f"{share:.2f}"}
+_MODEL_CONFIG = "vLLM's wheels 0.8.5 to 0.33: config/model.py (config.py before 0.10)"
 
 
-def _removed_flag(got: Mapping[str, str]) -> Mapping[str, str]:
-    hint = " (--task was removed in 0.13: use --runner pooling for embeddings)" if "--task" in got["args"] else ""
-    return {"hint": hint}
+def _which_argument(got: Groups, _: Clues) -> Groups:
+    return {"which": got["args"] or f"{got['bad']} ({got['why']})"}
+
+
+def _divisor(got: Groups, _: Clues) -> Groups:
+    heads, asked = int(got["heads"]), int(got["parts"])
+    return {"fits": str(max(parts for parts in range(1, asked) if heads % parts == 0)) if asked > 1 else "1"}
+
+
+def _capabilities(got: Groups, _: Clues) -> Groups:
+    return {key: f"{int(got[key]) // 10}.{int(got[key]) % 10}" for key in ("need", "have")}
+
+
+def _longer(got: Groups, _: Clues) -> Groups:
+    waited = int(got["seconds"] or 600)
+    return {"waited": str(waited), "longer": str(2 * waited)}
 
 
 VLLM_FAILURES: tuple[Failure, ...] = (
     Failure(
-        "unknown-argument",
-        re.compile(r"error: unrecognized arguments: (?P<args>.+)|error: argument (?P<bad>--\S+?): (?P<why>.+)"),
-        "this vLLM does not accept the argument {which}",
-        "correct the instance's arguments{hint}",
-        numbers=lambda got: {
-            "which": got["args"] or f"{got['bad']} ({got['why']})",
-            **_removed_flag(got),
+        id="unknown-argument",
+        pattern=re.compile(r"error: unrecognized arguments: (?P<args>.*--task\b.*)"),
+        cause="this vLLM does not accept the argument {args}: --task was removed in 0.13",
+        remedy="correct the instance's arguments: use --runner pooling for embeddings",
+        source="vLLM's wheels; vllm#35603, flagos-ai/vllm-plugin-FL#127 (0.13.0)",
+        since="0.13",
+    ),
+    Failure(
+        id="unknown-argument",
+        pattern=re.compile(
+            r"error: unrecognized arguments: (?P<args>.+)|error: argument (?P<bad>--[^\s:]+): (?P<why>.+)|error: ambiguous option: (?P<args2>.+)"
+        ),
+        cause="this vLLM does not accept the argument {which}",
+        remedy="correct the instance's arguments",
+        source="argparse in vLLM 0.6 to 0.33; vllm#9840, #27389",
+        numbers=lambda got, clues: {"which": got["args2"]} if got["args2"] else _which_argument(got, clues),
+    ),
+    Failure(
+        id="config-not-yaml",
+        pattern=re.compile(r"Config file must be of a yaml/yml type"),
+        cause="--config was given a file that is not named .yaml or .yml",
+        remedy="rename the file to .yaml (JSON content is valid YAML)",
+        source="vLLM's wheels 0.8.5 to 0.33: utils/argparse_utils.py; seen in the lab with 0.32.0",
+    ),
+    Failure(
+        id="no-kernel-image",
+        pattern=re.compile(
+            r"no kernel image is available for execution on the device|device kernel image is invalid"
+        ),
+        cause="the image has no code for this GPU (vLLM from v0.20.0 on has none for V100)",
+        remedy="pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
+        source="CUDA errors 209 and 200; vllm#39878 (V100), the machine code in the wheels 0.8.5 to 0.33",
+        since="0.20",
+    ),
+    Failure(
+        id="no-kernel-image",
+        pattern=re.compile(
+            r"no kernel image is available for execution on the device|device kernel image is invalid"
+        ),
+        cause="the image has no code for this GPU: the card is newer than the release, or older than 7.0",
+        remedy="a card of compute capability 10 and above needs a newer image, one below 7.0 Ollama; V100 is served by v0.19.1 if the image is vLLM's own",
+        source="CUDA errors 209 and 200; vllm#14452, #19906 (RTX 50), #16307",
+        before="0.20",
+    ),
+    Failure(
+        id="no-kernel-image",
+        pattern=re.compile(
+            r"Found GPU\d+ (?P<gpu>.+?) which is of (?:cuda|compute) capability.*|"
+            r"(?P<gpu2>\S.*?) with CUDA capability sm_\d+ is not compatible with the current PyTorch installation"
+        ),
+        cause="PyTorch in the image has no code for {which}",
+        remedy="pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
+        source="PyTorch 2.1 to 2.14: torch/cuda/__init__.py",
+        sign=True,
+        numbers=lambda got, _: {"which": got["gpu"] or got["gpu2"]},
+    ),
+    Failure(
+        id="gpu-too-old",
+        pattern=re.compile(
+            r"Found (?P<gpu>.+?) which is too old to be supported by the triton GPU compiler|compute capability below 7\.0 are not supported"
+        ),
+        cause="vLLM needs compute capability 7.0 and {which} has less",
+        remedy="serve the model with Ollama on this card",
+        source="PyTorch's inductor; vllm#13202 (P40), #14547 (P100), #1284",
+        numbers=lambda got, _: {"which": got["gpu"] or "this card"},
+    ),
+    Failure(
+        id="attention-backend",
+        pattern=re.compile(
+            r"Selected backend (?P<backend>\S+) is not valid for this configuration\. Reason: (?P<why>.+)|"
+            r"FlashAttention only supports Ampere GPUs or newer|No valid attention backend found"
+        ),
+        cause="the attention backend{which} does not run on this card with these settings",
+        remedy="leave attention-backend and VLLM_ATTENTION_BACKEND out: on a V100 vLLM takes TRITON_ATTN by itself",
+        source="vLLM's wheels 0.11.2 to 0.33: platforms/cuda.py; flash-attn 2",
+        numbers=lambda got, _: {
+            "which": f" {got['backend'].removeprefix('AttentionBackendEnum.')} {got['why']}" if got["backend"] else ""
         },
     ),
     Failure(
-        "config-not-yaml",
-        re.compile(r"Config file must be of a yaml/yml type"),
-        "--config was given a file that is not named .yaml or .yml",
-        "rename the file to .yaml (JSON content is valid YAML)",
+        id="block-size",
+        pattern=re.compile(r"No common block size for (?P<size>\d+)|Block size (?P<size2>\d+) is not supported"),
+        cause="the attention backend has no kernel for block_size {which}",
+        remedy="leave block-size out; TRITON_ATTN takes multiples of 16, vLLM up to 0.10 at most 32",
+        source="vLLM's wheels 0.11.2 to 0.33: v1/worker/utils.py",
+        numbers=lambda got, _: {"which": got["size"] or got["size2"]},
     ),
     Failure(
-        "shared-memory",
-        # vLLM 0.32.0 for CPU, seen in the lab: its worker is a process of its own, as with tensor parallel.
-        re.compile(
-            r"Insufficient space in /dev/shm for shared-memory allocation: (?P<need>\d+ \w+) required, (?P<free>\d+ \w+) free"
-        ),
-        "the engine's processes need {need} of shared memory and the container has {free} free",
-        "set shm_size for the service; Stoker does for tensor parallel and for the profile vllm-cpu: is `profiles` set in group_data?",
+        id="triton-on-volta",
+        pattern=re.compile(r"mma -> mma layout conversion is only supported on Ampere"),
+        cause="a kernel of Triton is wrong on V100 in this release (chunked prefill and prefix caching of the old engine)",
+        remedy="pin v0.19.1; with this release set no-enable-chunked-prefill and no-enable-prefix-caching",
+        source="vllm#2729, #6723, #8024, #13738",
+        before="0.11",
     ),
     Failure(
-        "no-kernel-image",
-        re.compile(r"no kernel image is available for execution on the device"),
-        "the image has no code for this GPU (vLLM from v0.20.0 on has none for V100)",
-        "pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
-    ),
-    Failure(
-        "no-kernel-image",
-        re.compile(r"Found GPU\d+ (?P<gpu>.+?) which is of (?:cuda|compute) capability.*"),
-        "PyTorch in the image has no code for {gpu}",
-        "pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
-        sign=True,
-    ),
-    Failure(
-        "gpu-too-old",
-        re.compile(r"Found (?P<gpu>.+?) which is too old to be supported by the triton GPU compiler"),
-        "vLLM needs compute capability 7.0 and {gpu} has less",
-        "serve the model with Ollama on this card",
-    ),
-    Failure(
-        "bfloat16-unsupported",
-        re.compile(
+        id="bfloat16-unsupported",
+        pattern=re.compile(
             r"Bfloat16 is only supported on GPUs with compute capability|torch\.bfloat16 is not supported for quantization"
         ),
-        "this GPU or this quantisation cannot compute in bfloat16",
-        "set dtype to half",
+        cause="this GPU or this quantisation cannot compute in bfloat16",
+        remedy="set dtype to half",
+        source="vLLM's wheels 0.8.5 to 0.33: platforms/cuda.py, model_loader/weight_utils.py; vllm#946, transformerlab/transformerlab-app#370",
     ),
     Failure(
-        "quantization-unsupported",
-        re.compile(
+        id="quantization-unsupported",
+        pattern=re.compile(
             r"The quantization method (?P<method>\S+) is not supported for the current GPU\.\s*"
             r"Minimum capability: (?P<need>\d+)\.\s*Current capability: (?P<have>\d+)"
         ),
-        "the quantisation {method} needs compute capability {need} and the GPU has {have} (in tenths)",
-        "set quantization to gptq or leave it out; on V100 choose a GPTQ checkpoint",
+        cause="the quantisation {method} needs compute capability {need} and the GPU has {have}",
+        remedy="set quantization to gptq or leave it out; on V100 choose a GPTQ checkpoint",
+        source="vLLM's wheels 0.8.5 to 0.33: model_loader/weight_utils.py",
+        numbers=_capabilities,
     ),
     Failure(
-        "gpu-memory-not-free",
-        re.compile(
-            r"Free memory on device (?:\S+ )?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired "
-            r"GPU memory utilization \((?P<share>[\d.]+), (?P<want>[\d.]+) GiB\)"
-        ),
-        "the GPU has {free} GiB free of {total} and the instance asks for {want} GiB (gpu_memory_utilization {share})",
-        "see with nvidia-smi on the host who holds the rest; if it belongs there, gpu_memory_utilization of at most {fits} fits now",
-        heals=True,
-        numbers=_fitting_utilization,
-    ),
-    Failure(
-        "memory-profiling-race",
-        re.compile(r"Error in memory profiling\. Initial (?:free|used) memory"),
-        "another process on the GPU gave memory back while this instance was measuring",
-        "start it again; instances of one GPU must load one after the other, and nothing else may run on the card",
-        heals=True,
-    ),
-    Failure(
-        "no-memory-for-cache",
-        re.compile(r"No available memory for the cache blocks"),
-        "after the weights and the working memory nothing is left for the KV cache",
-        "raise gpu_memory_utilization if the card has room, or lower max_num_batched_tokens, or take a smaller model",
-    ),
-    Failure(
-        "context-too-long",
-        re.compile(
-            r"To serve at least one request with the models?'s max seq len \((?P<length>\d+)\),? \(?(?P<need>[\d.]+) GiB KV cache "
-            r"is needed.*?available KV cache memory \((?P<have>[\d.]+) GiB\)(?:.*?estimated maximum model length is (?P<fits>\d+))?"
-        ),
-        "one request of {length} tokens needs {need} GiB of KV cache and {have} GiB are there",
-        "{advice}",
-        numbers=lambda got: {
-            "advice": f"set max_model_len to at most {got['fits']}, or raise gpu_memory_utilization"
-            if got["fits"]
-            else "lower max_model_len, or raise gpu_memory_utilization"
-        },
-    ),
-    Failure(  # vLLM up to 0.9 (V0 engine)
-        "context-too-long",
-        re.compile(
-            r"max seq len \((?P<length>\d+)\) is larger than the maximum number of tokens that can be stored in KV cache \((?P<fits>\d+)\)"
-        ),
-        "max_model_len {length} does not fit: the KV cache holds {fits} tokens",
-        "set max_model_len to at most {fits}, or raise gpu_memory_utilization",
-    ),
-    Failure(
-        "context-longer-than-model",
-        re.compile(
+        id="context-longer-than-model",
+        pattern=re.compile(
             r"User-specified max_model_len \((?P<length>\d+)\) is greater than the derived max_model_len.*?=\s?(?P<model>[\d.]+)"
         ),
-        "max_model_len {length} is more than the model's own limit of {model}",
-        "set max_model_len to at most {model}",
+        cause="max_model_len {length} is more than the model's own limit of {model}",
+        remedy="set max_model_len to at most {model}",
+        source=_MODEL_CONFIG,
+        numbers=lambda got, _: {"model": str(int(float(got["model"].rstrip("."))))},
     ),
     Failure(
-        "gpu-out-of-memory",
-        re.compile(r"CUDA out of memory\. Tried to allocate (?P<size>[\d.]+ \w+)"),
-        "the GPU ran out of memory (a further {size} was wanted)",
-        "lower gpu_memory_utilization or max_num_seqs; see with nvidia-smi whether another process uses the card",
+        id="batch-smaller-than-context",
+        pattern=re.compile(
+            r"max_num_batched_tokens \((?P<batch>\d+)\) is smaller than max_model_len \((?P<length>\d+)\)"
+        ),
+        cause="without chunked prefill a whole prompt must fit into one batch: max_num_batched_tokens is {batch}, max_model_len {length}",
+        remedy="set max_num_batched_tokens to {length}, or leave chunked prefill on (the default)",
+        source="vLLM's wheels 0.8.5 to 0.33: config/scheduler.py",
     ),
     Failure(
-        "gpu-out-of-memory",
-        re.compile(r"CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY"),
-        "the GPU ran out of memory",
-        "lower gpu_memory_utilization or max_num_seqs; see with nvidia-smi whether another process uses the card",
+        id="heads-not-divisible",
+        pattern=re.compile(
+            r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<parts>\d+)\)"
+        ),
+        cause="{heads} attention heads cannot be shared by {parts} cards",
+        remedy="set tensor-parallel-size to {fits}, or use pipeline-parallel-size for the rest",
+        source=_MODEL_CONFIG,
+        numbers=_divisor,
     ),
     Failure(
-        "kernel-too-large",
-        re.compile(r"out of resource: shared memory, Required: (?P<need>\d+), Hardware limit: (?P<have>\d+)"),
-        "a kernel wants {need} bytes of shared memory and the GPU has {have}",
-        "set a smaller block_size, or another attention backend",
+        id="too-few-gpus",
+        pattern=re.compile(
+            r"World size \((?P<want>\d+)\) is larger than the number of available GPUs \((?P<have>\d+)\)|"
+            r"Tensor parallel size \((?P<want2>\d+)\) cannot be larger than the number of available GPUs \((?P<have2>\d+)\)|"
+            r"CUDA error: invalid device ordinal"
+        ),
+        cause="the instance asks for more cards than its container sees{which}",
+        remedy="describe as many `gpus` as tensor-parallel-size times pipeline-parallel-size; nvidia-smi -L in the container shows what is there",
+        source="vLLM's wheels 0.11.2 to 0.33: config/parallel.py; CUDA error 101",
+        numbers=lambda got, _: {
+            "which": f" ({got['want'] or got['want2']} wanted, {got['have'] or got['have2']} there)"
+            if got["want"] or got["want2"]
+            else ""
+        },
     ),
     Failure(
-        "engine-start-timeout",
-        re.compile(r"Timed out waiting for engine core processes to start"),
-        "vLLM gave up waiting for its own engine process (first compilation or a slow disk)",
-        "set VLLM_ENGINE_READY_TIMEOUT_S to 1800 in the instance's environment",
+        id="collective-failed",
+        pattern=re.compile(r"NCCL error: (?P<what>[^(\n]+)"),
+        cause="the cards of the instance could not be joined (NCCL: {what})",
+        remedy="look for the reason with NCCL_DEBUG=INFO in the instance's environment; often /dev/shm is too small (shm_size), or peer access is broken: NCCL_P2P_DISABLE=1",
+        source="vLLM 0.5 to 0.33: pynccl_wrapper.py; vllm#17756, #20226, #10626",
+    ),
+    Failure(
+        id="kernel-too-large",
+        pattern=re.compile(r"out of resource: shared memory, Required: (?P<need>\d+), Hardware limit: (?P<have>\d+)"),
+        cause="a kernel wants {need} bytes of shared memory and the GPU has {have}",
+        remedy="set a smaller block_size, or another attention backend",
+        source="Triton 2.1 to 3.6: OutOfResources; vllm#12498, #36802, #57712",
+    ),
+    Failure(
+        id="compiler-missing",
+        pattern=re.compile(r"Failed to find C compiler|No working C\+\+ compiler found|InvalidCxxCompiler"),
+        cause="the image has no C compiler, which Triton and torch.compile need",
+        remedy="use vLLM's own image, which has gcc, or add it to yours; enforce-eager does without torch.compile, not without Triton",
+        source="Triton: runtime/build.py; torch._inductor; vllm#15329, #2997",
+    ),
+    Failure(
+        id="package-missing",
+        pattern=re.compile(r"ModuleNotFoundError: No module named '(?P<name>[\w.]+)'|ImportError: Please install (?P<name2>[\w.-]+)"),
+        cause="the image lacks the Python package {which}",
+        remedy="use vLLM's own image of the pinned release, or build one from it that has the package",
+        source="Python; vLLM asks so for bitsandbytes, fastsafetensors, runai-model-streamer",
+        numbers=lambda got, _: {"which": got["name"] or got["name2"]},
+    ),
+    Failure(
+        id="chat-template-missing",
+        pattern=re.compile(r"default chat template is no longer allowed"),
+        cause="the model's tokenizer has no chat template",
+        remedy="mount a template and name it with chat-template, or serve an instruction-tuned model",
+        source="vLLM 0.8.5 to 0.33, the answer to a chat request (HTTP 400)",
+    ),
+    Failure(
+        id="engine-start-timeout",
+        pattern=re.compile(
+            r"Timed out waiting for engine core processes to start(?:.*?Waited (?P<seconds>\d+)s)?|"
+            r"Timed out waiting for engines to send initial message"
+        ),
+        cause="vLLM gave up waiting for its own engine process after {waited} s (first compilation or a slow disk)",
+        remedy="raise ready_timeout in group_data to {longer} (it sets VLLM_ENGINE_READY_TIMEOUT_S, known from 0.16 on; before it is fixed)",
+        source="vLLM's wheels 0.9.2 to 0.33: v1/engine/core_client.py; vllm PR #35616 (two wordings), #32116",
+        heals=True,
+        numbers=_longer,
+    ),
+    Failure(
+        id="worker-hung",
+        pattern=re.compile(r"TimeoutError: RPC call to (?P<what>\w+) timed out"),
+        cause="a worker process did not answer in time ({what}): it hangs, or computes for longer than it may",
+        remedy="look at nvidia-smi and dmesg on the host for a card that hangs (Xid); restart the instance",
+        source="vLLM's wheels 0.8.5 to 0.33: v1/executor/multiproc_executor.py; vllm#17965, #19668",
         heals=True,
     ),
     Failure(
-        "hub-unreachable",
-        re.compile(
-            r"We couldn't connect to '(?P<url>[^']+)'|LocalEntryNotFoundError|OfflineModeIsEnabled|Max retries exceeded with url"
-        ),
-        "the model is not complete on the host and the hub cannot be reached",
-        "let the deploy fetch the model (it sets a mirror and verifies), or copy the files into the model directory",
-        heals=True,
-    ),
-    Failure(
-        "gated-model",
-        re.compile(r"You are trying to access a gated repo|GatedRepoError|401 Client Error"),
-        "the model needs an accepted licence and a token",
-        "accept the licence on the model's page and give Stoker the token as a secret (HF_TOKEN)",
-    ),
-    Failure(
-        "repository-not-found",
-        re.compile(r"RepositoryNotFoundError|Repository Not Found for url"),
-        "the hub has no repository of that name, or it is private",
-        "correct the model's repository name",
-    ),
-    Failure(
-        "download-broken",
-        re.compile(r"Consistency check failed: file should be of size"),
-        "a downloaded file is not complete",
-        "delete the file on the host and deploy again",
-        heals=True,
-    ),
-    Failure(
-        "weights-damaged",
-        re.compile(
-            r"[Ee]rror while deserializing header|HeaderTooLarge|HeaderTooSmall|InvalidHeader|MetadataIncompleteBuffer"
-        ),
-        "a weights file is cut short or is a Git-LFS pointer",
-        "delete it on the host and deploy again: the deploy checks sizes and checksums and fetches what is wrong",
-    ),
-    Failure(
-        "weights-missing",
-        re.compile(r"Cannot find any model weights with"),
-        "the model directory holds no weights",
-        "deploy again to fetch them; models with pytorch_model.bin only (bge-m3) must not have *.bin excluded",
-    ),
-    Failure(
-        "model-not-found",
-        re.compile(
-            r"Invalid repository ID or local directory specified: '?(?P<path>[^'\n]+?)'?(?:\.|$)|"
-            r"(?P<path2>\S+) does not appear to have a file named (?P<file>\S+?)\.(?:\s|$)|No such file or directory: '(?P<path3>\S*config\.json)'|"
-            # With HF_HUB_OFFLINE, as Stoker sets it, a path that is not there is taken for a repository (0.19.1, 0.32.0; huggingface_hub 0.36).
-            r"HFValidationError: Repo id must .*?: '(?P<path4>/[^']+)'"
-        ),
-        "there is no usable model at {which}",
-        "check the instance's model and the mounted directory; deploy again to fetch and verify the files",
-        numbers=lambda got: {"which": got["path"] or got["path2"] or got["path3"] or got["path4"]},
-    ),
-    Failure(
-        "model-not-supported",
-        re.compile(
-            r"Unrecognized model in|Model architectures? .*(?:are|is) not supported for now|does not recognize this architecture"
-        ),
-        "this vLLM does not know the model's architecture",
-        "choose another model, or a newer image where the GPU allows it (V100: not beyond v0.19.1)",
-    ),
-    Failure(
-        "engine-died",
-        re.compile(r"Engine core proc \S+ died unexpectedly"),
-        "vLLM's engine process died without a word: it was killed, or the driver ended it",
-        "see dmesg on the host for 'Out of memory: Killed process' and for an Xid of the GPU",
-        heals=True,
+        id="worker-hung",
+        pattern=re.compile(r"No available shared memory broadcast block found in (?P<seconds>\d+) seconds"),
+        cause="a worker process of the engine has been silent for {seconds} s",
+        remedy="see whether the log gets on (a long compilation is silent too); else look at nvidia-smi and dmesg for a card that hangs",
+        source="vLLM's wheels 0.8.5 to 0.33: distributed/device_communicators/shm_broadcast.py",
         sign=True,
     ),
     Failure(
-        "remote-code-needed",
-        re.compile(r"contains custom code which must be executed to correctly load the model"),
-        "the model brings Python code of its own, which Stoker does not run by default",
-        "choose a model that vLLM supports itself; trust_remote_code runs the repository's code in the container",
+        id="engine-died",
+        pattern=re.compile(r"Engine core proc \S+ died unexpectedly|engine core exited unexpectedly|Worker proc \S+ died unexpectedly"),
+        cause="vLLM's engine process died without a word: it was killed, or the driver ended it",
+        remedy="see dmesg on the host for 'Out of memory: Killed process' and for an Xid of the GPU",
+        source="vLLM's wheels 0.8.5 to 0.33: v1/engine/core_client.py ('engine core exited' from 0.32 on); deepseek-ai/DeepSeek-OCR#110",
+        heals=True,
+        sign=True,
     ),
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from stoker.ready.diagnosis import Diagnosis, diagnose
+from stoker.ready.failure import NOTHING, Known
 from stoker.ready.logtext import log_lines
 from stoker.ready.phase import Phase, Progress
 
@@ -36,6 +37,6 @@ def ollama_progress(log: str) -> Progress | None:
     return None
 
 
-def ollama_diagnosis(log: str) -> Diagnosis | None:
+def ollama_diagnosis(log: str, known: Known = NOTHING) -> Diagnosis | None:
     """The first root cause in `log`; see `stoker.ready.diagnosis.diagnose`."""
-    return diagnose("ollama", log_lines(log))
+    return diagnose("ollama", log_lines(log), known)

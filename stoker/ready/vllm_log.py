@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from stoker.ready.diagnosis import Diagnosis, diagnose
+from stoker.ready.failure import NOTHING, Known
 from stoker.ready.logtext import LogLine, log_lines
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.turn_log import newest_start, turn_progress
@@ -84,6 +85,6 @@ def vllm_progress(log: str) -> Progress | None:
     return None
 
 
-def vllm_diagnosis(log: str) -> Diagnosis | None:
+def vllm_diagnosis(log: str, known: Known = NOTHING) -> Diagnosis | None:
     """The first root cause in `log`; see `stoker.ready.diagnosis.diagnose`."""
-    return diagnose("vllm", log_lines(log))
+    return diagnose("vllm", log_lines(log), known)
