@@ -60,6 +60,8 @@ _VALIDATION = re.compile(r"^\S*ValidationError: \d+ validation errors? for ")
 _REASON = re.compile(r"^\s+(?:Value error, |Assertion failed, )?(?P<why>.+?)(?: \[type=.*)?$")
 _ERROR_WORD = re.compile(r"^(?:error|fatal|cannot|could not)\b", re.IGNORECASE)
 
+# A traceback indents the code that it quotes by four.
+_CODE = "    "
 _QUIET = ("DEBUG", "INFO", "WARNING")
 
 _EVERYWHERE = (*GPU_FAILURES, *HOST_FAILURES)
@@ -87,18 +89,24 @@ def diagnose(engine: str, lines: Sequence[LogLine], known: Known = NOTHING) -> D
     line that is an error; None when there is no error at all. `known` makes numbers exact and chooses among rows of one text.
     """
     rows = _for_release(engine, release_of(engine, known.image))
-    causes = [row for row in rows if not row.sign]
+    causes, signs = [row for row in rows if not row.sign], [row for row in rows if row.sign]
     clues = Clues(lines, known)
-    told = [line for line in lines if not _CONSEQUENCE.search(line.text)]
-    loud = told if engine == "ollama" else [line for line in told if line.level not in _QUIET]
+    loud = lines if engine == "ollama" else [line for line in lines if line.level not in _QUIET]
+    told = [line for line in lines if _tells(line)]
     return (
-        _first_match(causes, loud, clues)
-        or _first_exception(rows, told, clues)
-        or _first_match(rows, told, clues)
-        # The beginning of the log may be cut off; a consequence sometimes repeats the cause.
-        or _first_match(causes, lines, clues)
+        _first_match(causes, filter(_tells, loud), clues)
+        or _first_exception(rows, clues)
+        or _first_match(signs, told, clues)
+        # The line that says it may be cut off; a consequence sometimes repeats it, and the code that raised it names it.
+        or _first_match(causes, loud, clues)
+        or _first_match(causes, told, clues)
         or _first_error_line(told)
     )
+
+
+def _tells(line: LogLine) -> bool:
+    """Whether it can name a cause: it is no consequence, and not the code that a traceback quotes."""
+    return not line.text.startswith(_CODE) and not _CONSEQUENCE.search(line.text)
 
 
 def diagnose_text(engine: str, text: str, known: Known = NOTHING) -> Diagnosis | None:
@@ -134,13 +142,22 @@ def _shortened(line: str, found: re.Match[str], width: int = 400) -> str:
     return ("…" if begin else "") + line[begin : begin + width] + "…"
 
 
-def _first_exception(rows: Sequence[Failure], lines: Sequence[LogLine], clues: Clues) -> Diagnosis | None:
-    for at, line in enumerate(lines):
-        if not _EXCEPTION.match(line.text):
-            continue
-        why = _REASON.match(lines[at + 1].text) if _VALIDATION.match(line.text) and at + 1 < len(lines) else None
-        return _first_match(rows, [line], clues) or _unknown(why["why"] if why else line.text)
+def _first_exception(rows: Sequence[Failure], clues: Clues) -> Diagnosis | None:
+    for at, line in enumerate(clues.lines):
+        if _EXCEPTION.match(line.text) and _tells(line):
+            return _first_match(rows, [line], clues) or _unknown(_with_words(clues.lines, at))
     return None
+
+
+def _with_words(lines: Sequence[LogLine], at: int) -> str:
+    """What an exception says. Some say it in the line after, and one without words is told by the code that raised it."""
+    text = lines[at].text
+    if _VALIDATION.match(text) and at + 1 < len(lines) and (why := _REASON.match(lines[at + 1].text)):
+        return why["why"]
+    if ":" not in text:
+        code = next((line.text.strip() for line in reversed(lines[:at]) if line.text.strip(" ^~")), "")
+        return f"{text}: {code}" if code else text
+    return text
 
 
 def _first_error_line(lines: Iterable[LogLine]) -> Diagnosis | None:

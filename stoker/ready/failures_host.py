@@ -113,7 +113,7 @@ HOST_FAILURES: tuple[Failure, ...] = (
         id="wrong-architecture",
         pattern=re.compile(r"exec format error"),
         cause="the image is made for another kind of processor",
-        remedy="take the image for linux/amd64: docker image inspect IMAGE --format '{{{{.Architecture}}}}' on the host shows what is there",
+        remedy="take the image for linux/amd64: docker image inspect IMAGE | grep Architecture shows what is there",
         source="runc 1.1 to 1.3",
     ),
     Failure(

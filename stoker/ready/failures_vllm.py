@@ -23,7 +23,9 @@ def _divisor(got: Groups, _: Clues) -> Groups:
 
 
 def _capabilities(got: Groups, _: Clues) -> Groups:
-    return {key: f"{int(got[key]) // 10}.{int(got[key]) % 10}" for key in ("need", "have")}
+    need, have = int(got["need"] or got["need2"]), int(got["have"] or got["have2"])
+    method = f" {got['method']}" if got["method"] else ""
+    return {"method": method, "need": f"{need // 10}.{need % 10}", "have": f"{have // 10}.{have % 10}"}
 
 
 def _longer(got: Groups, _: Clues) -> Groups:
@@ -141,11 +143,12 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         id="quantization-unsupported",
         pattern=re.compile(
             r"The quantization method (?P<method>\S+) is not supported for the current GPU\.\s*"
-            r"Minimum capability: (?P<need>\d+)\.\s*Current capability: (?P<have>\d+)"
+            r"Minimum capability: (?P<need>\d+)\.\s*Current capability: (?P<have>\d+)|"
+            r"Quantization scheme is not supported for ', 'the current GPU\. Min capability: (?P<need2>\d+)\. ', 'Current capability: (?P<have2>\d+)"
         ),
-        cause="the quantisation {method} needs compute capability {need} and the GPU has {have}",
+        cause="the quantisation{method} needs compute capability {need} and the GPU has {have}",
         remedy="set quantization to gptq or leave it out; on V100 choose a GPTQ checkpoint",
-        source="vLLM's wheels 0.8.5 to 0.33: model_loader/weight_utils.py",
+        source="vLLM's wheels 0.8.5 to 0.33: model_loader/weight_utils.py; vllm#4202, #14040, 1CatAI/1Cat-vLLM#94",
         numbers=_capabilities,
     ),
     Failure(

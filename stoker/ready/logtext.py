@@ -18,7 +18,7 @@ _CARRIER = re.compile(
     r"^(?:\[?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)\]?|[A-Za-z]{3} [ \d]\d \d\d:\d\d:\d\d \S+ \S+\[\d+\]:|[\w.-]+ +\|) ?"
 )
 # "(EngineCore pid=231) ", "(Worker_TP0 pid=77) ", "(EngineCore_0 pid=6) (VllmWorker TP0 pid=7) ", "[rank0]: ": vLLM 0.5 to 0.33
-_PROCESS = re.compile(r"^\s*(?:\((?:[\w:.-]+ )+pid=\d+\)|\[rank\d+\]:|\[Stage-\d+\]) ?")
+_PROCESS = re.compile(r"^\s*(?:\((?:[\w:.=-]+ )+pid=\d+\)|\[rank\d+\]:|\[Stage-\d+\]) ?")
 # A bar has no end of line until it is full; what another process prints then follows it in the same line.
 _BREAK = re.compile(r"[\r\n]+|(?=\((?:APIServer|EngineCore|Worker)\S* pid=\d+\) )")
 # "INFO 04-18 10:11:12 [core.py:105] ", before 0.7 "INFO 04-18 10:11:12 core.py:105] ": vLLM's formatter; uvicorn's own lines are "INFO:     text"
