@@ -10,7 +10,9 @@ from stoker.ready.failure import NOTHING, Known
 from stoker.ready.probe import Container
 
 
-def death_diagnosis(engine: str, container: Container, exit_code: int | None, log: str, known: Known = NOTHING) -> Diagnosis:
+def death_diagnosis(
+    engine: str, container: Container, exit_code: int | None, log: str, known: Known = NOTHING
+) -> Diagnosis:
     """The best reason for a death. An unknown one counts as one that may heal: the next try decides.
 
     `exit_code` is None when the container runs again and its code is gone.

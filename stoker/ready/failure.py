@@ -68,9 +68,7 @@ class Failure:
         if not version:
             return True
         number = release(version)
-        return (not self.since or number >= release(self.since)) and (
-            not self.before or number < release(self.before)
-        )
+        return (not self.since or number >= release(self.since)) and (not self.before or number < release(self.before))
 
 
 def release_of(engine: str, image: str) -> str:

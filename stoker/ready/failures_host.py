@@ -32,7 +32,7 @@ HOST_FAILURES: tuple[Failure, ...] = (
     Failure(
         id="image-missing",
         pattern=re.compile(
-            r"manifest for (?P<image>\S+) not found|manifest unknown|No such image: (?P<image2>\S+)|(?P<image3>\S+/\S+:[\w.-]+): not found$"
+            r"manifest for (?P<image>\S+) not found|manifest unknown|No such image: (?P<image2>\S+)|(?P<image3>[\w.-]{1,80}/[\w./-]{1,200}:[\w.-]{1,128}): not found$"
         ),
         cause="there is no image {which}",
         remedy="correct the image's name and tag in group_data; a digest that was taken from another registry's copy may differ",

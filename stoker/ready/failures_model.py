@@ -58,7 +58,9 @@ MODEL_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="download-broken",
-        pattern=re.compile(r"Consistency check failed: file should be of size (?P<want>\d+) but has size (?P<have>\d+)"),
+        pattern=re.compile(
+            r"Consistency check failed: file should be of size (?P<want>\d+) but has size (?P<have>\d+)"
+        ),
         cause="a downloaded file is not complete: {have} of {want} bytes",
         remedy="delete the file on the host and deploy again",
         source=_HUB,
@@ -98,7 +100,7 @@ MODEL_FAILURES: tuple[Failure, ...] = (
         id="model-not-found",
         pattern=re.compile(
             r"Invalid repository ID or local directory specified: '?(?P<path>[^'\n]+?)'?(?:\.|$)|"
-            r"(?P<path2>\S+) does not appear to have a file named (?P<file>config\.json)|No such file or directory: '(?P<path3>\S*config\.json)'|"
+            r"(?P<path2>\S{1,300}) does not appear to have a file named (?P<file>config\.json)|No such file or directory: '(?P<path3>\S*config\.json)'|"
             # With HF_HUB_OFFLINE, as Stoker sets it, a path that is not there is taken for a repository.
             r"HFValidationError: Repo id must .*?: '(?P<path4>/[^']+)'"
         ),
@@ -111,7 +113,7 @@ MODEL_FAILURES: tuple[Failure, ...] = (
         id="tokenizer-missing",
         pattern=re.compile(
             r"Can't load tokenizer for '(?P<path>[^']+)'|Couldn't instantiate the backend tokenizer|"
-            r"(?P<path2>\S+) does not appear to have (?:a file named|files named \()\W*(?:tokenizer|vocab|spiece|sentencepiece)"
+            r"(?P<path2>\S{1,300}) does not appear to have (?:a file named|files named \()\W*(?:tokenizer|vocab|spiece|sentencepiece)"
         ),
         cause="the model's tokenizer is not complete{which}",
         remedy="deploy again to fetch and verify the files; tokenizer.json and tokenizer_config.json belong to them",

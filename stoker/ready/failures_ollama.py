@@ -30,7 +30,9 @@ OLLAMA_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="ollama-model-damaged",
-        pattern=re.compile(r"digest mismatch|invalid file magic|tensor '(?P<name>[^']+)' data is not within the file bounds"),
+        pattern=re.compile(
+            r"digest mismatch|invalid file magic|tensor '(?P<name>[^']+)' data is not within the file bounds"
+        ),
         cause="a file of the model is damaged",
         remedy="docker exec CONTAINER ollama rm MODEL, then ollama pull MODEL; or delete it and deploy again",
         source="Ollama v0.5.7 to v0.32.15: server/images.go; llama.cpp: gguf.cpp",
@@ -138,7 +140,8 @@ OLLAMA_FAILURES: tuple[Failure, ...] = (
     Failure(
         id="ollama-on-cpu",
         pattern=re.compile(
-            r'inference compute.*library="?cpu|offloaded 0/\d+ layers to GPU|no compatible GPUs were discovered', re.IGNORECASE
+            r'inference compute.*library="?cpu|offloaded 0/\d+ layers to GPU|no compatible GPUs were discovered',
+            re.IGNORECASE,
         ),
         cause="Ollama found no GPU and works on the CPU",
         remedy="run nvidia-smi -L in the container (docker exec); a P40 needs driver 570 or newer; check the CDI specification",

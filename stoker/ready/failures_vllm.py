@@ -61,9 +61,7 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="no-kernel-image",
-        pattern=re.compile(
-            r"no kernel image is available for execution on the device|device kernel image is invalid"
-        ),
+        pattern=re.compile(r"no kernel image is available for execution on the device|device kernel image is invalid"),
         cause="the image has no code for this GPU (vLLM from v0.20.0 on has none for V100)",
         remedy="pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
         source="CUDA errors 209 and 200; vllm#39878 (V100), the machine code in the wheels 0.8.5 to 0.33",
@@ -71,9 +69,7 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="no-kernel-image",
-        pattern=re.compile(
-            r"no kernel image is available for execution on the device|device kernel image is invalid"
-        ),
+        pattern=re.compile(r"no kernel image is available for execution on the device|device kernel image is invalid"),
         cause="the image has no code for this GPU: the card is newer than the release, or older than 7.0",
         remedy="a card of compute capability 10 and above needs a newer image, one below 7.0 Ollama; V100 is served by v0.19.1 if the image is vLLM's own",
         source="CUDA errors 209 and 200; vllm#14452, #19906 (RTX 50), #16307",
@@ -83,7 +79,7 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         id="no-kernel-image",
         pattern=re.compile(
             r"Found GPU\d+ (?P<gpu>.+?) which is of (?:cuda|compute) capability.*|"
-            r"(?P<gpu2>\S.*?) with CUDA capability sm_\d+ is not compatible with the current PyTorch installation"
+            r"(?P<gpu2>[\w -]{1,60}) with CUDA capability sm_\d+ is not compatible with the current PyTorch installation"
         ),
         cause="PyTorch in the image has no code for {which}",
         remedy="pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
@@ -219,7 +215,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="package-missing",
-        pattern=re.compile(r"ModuleNotFoundError: No module named '(?P<name>[\w.]+)'|ImportError: Please install (?P<name2>[\w.-]+)"),
+        pattern=re.compile(
+            r"ModuleNotFoundError: No module named '(?P<name>[\w.]+)'|ImportError: Please install (?P<name2>[\w.-]+)"
+        ),
         cause="the image lacks the Python package {which}",
         remedy="use vLLM's own image of the pinned release, or build one from it that has the package",
         source="Python; vLLM asks so for bitsandbytes, fastsafetensors, runai-model-streamer",
@@ -262,7 +260,9 @@ VLLM_FAILURES: tuple[Failure, ...] = (
     ),
     Failure(
         id="engine-died",
-        pattern=re.compile(r"Engine core proc \S+ died unexpectedly|engine core exited unexpectedly|Worker proc \S+ died unexpectedly"),
+        pattern=re.compile(
+            r"Engine core proc \S+ died unexpectedly|engine core exited unexpectedly|Worker proc \S+ died unexpectedly"
+        ),
         cause="vLLM's engine process died without a word: it was killed, or the driver ended it",
         remedy="see dmesg on the host for 'Out of memory: Killed process' and for an Xid of the GPU",
         source="vLLM's wheels 0.8.5 to 0.33: v1/engine/core_client.py ('engine core exited' from 0.32 on); deepseek-ai/DeepSeek-OCR#110",

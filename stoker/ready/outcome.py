@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from stoker.ready.diagnosis import Diagnosis
+from stoker.ready.diagnosis import UNKNOWN, Diagnosis
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.target import Target
+
+#: Lines of the log that a report of a known cause shows; of an unknown one it shows all that were kept.
+_LINES = 8
 
 
 class Verdict(enum.Enum):
@@ -53,9 +56,10 @@ class Outcome:
             rows += [f"  remedy   {found.remedy}", f"  more     {found.anchor}"]
         if self.note:
             rows.append(f"  note     {self.note}")
-        if self.lines:
-            rows.append(f"  last lines of {target.container}:")
-            rows += [f"    {line}" for line in self.lines]
+        lines = self.lines if found is None or found.id == UNKNOWN else self.lines[-_LINES:]
+        if lines:
+            rows.append(f"  last {len(lines)} lines of {target.container}:")
+            rows += [f"    {line}" for line in lines]
         if self.progress.phase is not Phase.NO_CONTAINER and self.verdict is not Verdict.INTERRUPTED:
             rows.append(f"  the whole log, on {target.host}: docker logs --tail 500 {target.container}")
         return "\n".join(rows)

@@ -18,6 +18,10 @@ from stoker.plan.memory.layout import layout_of
 from stoker.plan.memory.predict import GIB, InstanceMemory, Prediction, predict
 from stoker.ready.diagnosis import catalogue, diagnose_text
 from stoker.ready.failure import Known
+from stoker.ready.logtext import last_lines
+from stoker.ready.outcome import Outcome, Verdict
+from stoker.ready.phase import Phase, Progress
+from stoker.ready.target import Target
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDED: list[dict[str, Any]] = tomllib.loads((DATA / "failure_logs.toml").read_text())["log"]
@@ -211,10 +215,19 @@ def _dressed(lines: list[str], how: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(
-    ("ValueError: No available memory for the cache blocks.",
-     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
-     "OSError: [Errno 28] No space left on device"), 2)))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    list(
+        itertools.permutations(
+            (
+                "ValueError: No available memory for the cache blocks.",
+                "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+                "OSError: [Errno 28] No space left on device",
+            ),
+            2,
+        )
+    ),
+)
 def test_of_two_causes_the_first_wins(first: str, second: str) -> None:
     alone = diagnose_text("vllm", first)
     both = diagnose_text("vllm", vllm_failure(second, f"ERROR 04-18 10:11:19 [x.py:1] {first}"))
@@ -274,9 +287,7 @@ V100 = round(31.73 * GIB)
 def planned(utilization: float, length: int) -> Prediction:
     settings = CacheSettings(version=(0, 19, 1))
     return predict(
-        InstanceMemory(
-            "a", LLAMA, round(5.34 * GIB), length, settings, utilization=utilization, max_num_seqs=16
-        ),
+        InstanceMemory("a", LLAMA, round(5.34 * GIB), length, settings, utilization=utilization, max_num_seqs=16),
         V100,
     )
 
@@ -289,7 +300,9 @@ def advice(error: str, memory: Prediction | None, *before: str) -> str:
 
 def test_numbers_of_a_cache_without_room_come_from_the_plan_and_from_what_was_measured() -> None:
     error = "ValueError: No available memory for the cache blocks."
-    said = advice(error, planned(0.2, 8192), "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: -1.25 GiB")
+    said = advice(
+        error, planned(0.2, 8192), "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: -1.25 GiB"
+    )
     assert "(1.25 GiB too little)" in said
     share = re.search(r"gpu_memory_utilization to (0\.\d\d)", said)
     assert share
@@ -306,7 +319,9 @@ def test_numbers_of_a_context_that_is_too_long() -> None:
         "ValueError: To serve at least one request with the models's max seq len (65536), (8.00 GiB KV cache is needed, which is larger than "
         "the available KV cache memory (7.44 GiB)."
     )
-    said = advice(error, planned(0.45, 65536), "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: 7.44 GiB")
+    said = advice(
+        error, planned(0.45, 65536), "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: 7.44 GiB"
+    )
     assert "at most about 60944" in said
     share = re.search(r"raise gpu_memory_utilization to (0\.\d\d)", said)
     assert share
@@ -323,3 +338,20 @@ def test_memory_that_ran_out_is_told_by_when_and_by_whose_it_is() -> None:
     assert "lower gpu_memory_utilization to 0.86" in advice(alone, planned(0.9, 8192), loaded)
     assert "max_num_seqs to at most 128" in advice(f"{alone}\n{sampler}", None, loaded)
     assert "other processes hold 20.2 GiB" in advice(wanted.format("300.00 MiB", "11.20 GiB"), None, loaded)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [("KeyError: 'model.layers.0.mlp'", 20), ("OSError: [Errno 28] No space left on device", 8)]
+)
+def test_a_report_of_an_unknown_failure_says_so_and_shows_more_of_the_log(error: str, shown: int) -> None:
+    log = vllm_failure(error)
+    target = Target("gpu10", "vllm_a", "vllm", "vllm_a", 11401, "llama3.1-8b")
+    found = diagnose_text("vllm", log)
+    report = (
+        Outcome(target, Verdict.FAILED, 61.0, Progress(Phase.LOADING), found, last_lines(log)).report().splitlines()
+    )
+    head = report.index(f"  last {shown} lines of vllm_a:")
+    assert [line.startswith("    ") for line in report[head + 1 :]].count(True) == shown
+    printed = next(line for line in report if line.startswith("  printed"))
+    assert error in printed
+    assert any("unknown" in line for line in report[:3]) is (shown == 20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from ready_logs import (
     OLLAMA_LOADED,
     OLLAMA_OLD_DRIVER,
