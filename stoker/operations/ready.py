@@ -26,6 +26,7 @@ from stoker.spec.gpu_name import label
 from stoker.spec.settings import OllamaModel
 from stoker.steps import driver
 from stoker.steps.action import Action
+from stoker.steps.informed import informed
 from stoker.steps.layout import READY
 from stoker.steps.stack import container_reason, uuids
 
@@ -49,7 +50,7 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
         return
     # A restart of Docker that is planned will make every start a new one.
     everything = not state.is_executing and host_name in run.interrupted
-    waiting = unproven(described, found, run.only, everything)
+    waiting = informed(unproven(described, found, run.only, everything), described, run.cards, found)
     if not waiting:
         pin(host)
         host.noop("every model has answered")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from stoker.ready.question import Answer, Question
+from stoker.ready.question import FILL, Answer, Question
 from stoker.ready.stamp import STAMP_DIRECTORY, write_stamps_fragment
 from stoker.ready.target import Target
 
@@ -103,10 +103,18 @@ def unix_time(docker_time: str, shift: float = 0.0) -> str:
     return f"{moment + float('0.' + (rest[:6] or '0')) + shift:.6f}"
 
 
-# Asks one question beside the looks; $1 file stem, $2 seconds, $3 url, $4 body, $5 url to GET afterwards or "".
+# Asks one question beside the looks; $1 file stem, $2 seconds, $3 url, $4 body, $5 url to GET afterwards or "", $6 how often
+# $7 stands in the place of @@ in the body.
 _ASK_JOB = f"""
 rm -f "$1.body" "$1.then"
-{_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary "$4" -o "$1.body" \
+fill() {{
+  [ "$3" -gt 0 ] || {{ printf '%s' "$1"; return; }}
+  i=0
+  printf '%s' "${{1%%{FILL}*}}"
+  while [ "$i" -lt "$3" ]; do printf '%s' "$2"; i=$((i + 1)); done
+  printf '%s' "${{1#*{FILL}}}"
+}}
+fill "$4" "$7" "$6" | {_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary @- -o "$1.body" \
  -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$3" >"$1.code" 2>/dev/null
 [ -z "$5" ] || {_CURL} --max-time 10 -o "$1.then" "$5" 2>/dev/null
 mv "$1.code" "$1.done"
@@ -121,7 +129,7 @@ ask() {{
   [ -e "$f.busy" ] && kill -0 "$(cat "$f.busy")" 2>/dev/null && return
   mkdir -p "$D"
   rm -f "$D/${{1%.*}}".*
-  setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" </dev/null >/dev/null 2>&1 &
+  setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" "$6" "$7" </dev/null >/dev/null 2>&1 &
   echo $! >"$f.busy"
   new="$new $f.done"
 }}
@@ -194,7 +202,8 @@ def _state_command(looks: Sequence[Look], boundary: str, docker_socket: str) -> 
 def _ask_line(at: int, look: Look) -> str:
     assert look.question is not None
     asked = look.question
-    arguments = " ".join(shlex.quote(one) for one in (str(asked.seconds), asked.url, asked.body, asked.then_url))
+    words = (str(asked.seconds), asked.url, asked.body, asked.then_url, str(asked.repeat), asked.filler)
+    arguments = " ".join(map(shlex.quote, words))
     return f'case $seen in *"$B health {at} 200"*) ask {_stem(look)} {arguments} ;; esac'
 
 

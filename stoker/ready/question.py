@@ -1,26 +1,45 @@
-"""The one real request that an instance must answer before it counts as ready, and the check of its answer."""
+"""The real requests that an instance must answer before it counts as ready, and the check of its answers."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stoker.ready.diagnosis import UNKNOWN, Diagnosis, diagnose_text
 from stoker.ready.target import Target
+from stoker.ready.warm_up import LONG_SECONDS, SENTENCE, as_json, sentences
 
+FILL = "@@"
 TEXT = "Stoker asks for one real answer: which city is the capital of France?"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """POST `body` to `url` within `seconds`; then, where `then_url` is set, GET that too."""
+    """POST `body` to `url` within `seconds`; then, where `then_url` is set, GET that too.
+
+    With `repeat` the place FILL in `body` stands for so many times `filler`, written by the host: a long prompt does not
+    travel with every look. `tokens`: of a prompt that only warms the engine up; 0 for the one whose answer is checked fully.
+    """
 
     url: str
     body: str
     then_url: str = ""
     seconds: int = 120  # a first request may still compile kernels
+    repeat: int = 0
+    filler: str = ""
+    tokens: int = 0
+
+    @property
+    def full_body(self) -> str:
+        return self.body.replace(FILL, self.filler * self.repeat) if self.repeat else self.body
+
+    @property
+    def what(self) -> str:
+        """For the view, behind "asked for a first answer"."""
+        return f"warming up with {self.tokens} tokens" if self.tokens else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +65,36 @@ class Judgement:
     note: str = ""
 
 
-def question(target: Target) -> Question:
-    """The request for an instance: an embedding, or a completion of a few tokens.
+def questions(target: Target) -> tuple[Question, ...]:
+    """All requests for an instance in their order: its warm-up prompts, then the one whose answer decides.
 
-    Ollama loads the model for it (this is the warm-up) and is then asked where the model lies.
+    The last is a short one: after the long prompts it also tells that they left the engine in order.
+    """
+    last = question(target)
+    return (*(_warm_up(target, last, tokens, at > 0) for at, tokens in enumerate(target.prompts)), last)
+
+
+def _warm_up(target: Target, last: Question, tokens: int, bounded: bool) -> Question:
+    body = json.loads(last.body)
+    if target.embeds:
+        body["input"] = FILL
+    else:
+        body |= {"prompt": FILL, "max_tokens": 8}
+    return replace(
+        last,
+        body=json.dumps(body),
+        then_url="",
+        seconds=min(last.seconds, LONG_SECONDS) if bounded else last.seconds,
+        repeat=sentences(tokens),
+        filler=as_json(SENTENCE),
+        tokens=tokens,
+    )
+
+
+def question(target: Target) -> Question:
+    """The request whose answer decides: an embedding, or a completion of a few tokens.
+
+    Ollama loads the model for the first request, and is asked here where the model lies.
     """
     base = f"http://{target.address}:{target.port}"
     if target.engine == "ollama":
@@ -62,8 +107,10 @@ def question(target: Target) -> Question:
     return Question(f"{base}/v1/completions", json.dumps(prompt))
 
 
-def judge(target: Target, answer: Answer) -> Judgement:
-    """Is this a real answer?"""
+def judge(target: Target, answer: Answer, asked: Question | None = None) -> Judgement:
+    """Is this a real answer to `asked` (the deciding request when it is left out)?"""
+    if asked is not None and asked.tokens:
+        return _judge_warm_up(target, answer, asked)
     if answer.code != 200:
         return _refused(target, answer)
     try:
@@ -71,6 +118,41 @@ def judge(target: Target, answer: Answer) -> Judgement:
     except ValueError:
         return _bad("not-json", "the answer is not JSON", "look at what listens on the port", answer.body)
     return _judge_vector(target, body, answer) if target.embeds else _judge_text(body)
+
+
+# vLLM 0.8.5 to 0.33, and Ollama: a prompt that is longer than the instance takes, which only says that our guess of its length was.
+_TOO_LONG = re.compile(
+    r"maximum (?:context|model) length|longer than the maximum|exceeds the context length|too (?:long|large)"
+)
+
+
+def _judge_warm_up(target: Target, answer: Answer, asked: Question) -> Judgement:
+    """What counts is that it lives and computes numbers; slow is no fault, and neither is a prompt that was too long."""
+    if answer.code == 0 and "timed out" in answer.error and asked.seconds <= LONG_SECONDS:
+        return Judgement(note=f"a prompt of about {asked.tokens} tokens takes more than {asked.seconds} s")
+    if 400 <= answer.code < 500 and _TOO_LONG.search(answer.body):
+        return Judgement()
+    if answer.code != 200:
+        return _about(_refused(target, answer), asked)
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        return _bad("not-json", "the answer is not JSON", "look at what listens on the port", answer.body)
+    if target.embeds:
+        return _about(_judge_vector(replace(target, gpu_required=False), body, answer), asked)
+    judgement = _judge_text(body)
+    letters = "".join(str(judgement.wrong.evidence).strip("'\"").split()) if judgement.wrong else ""
+    # One letter over and over is how a model may go on with such a text; a sign is how wrong arithmetic shows.
+    if judgement.wrong and judgement.wrong.id == "repeated-character" and letters[:1].isalnum():
+        return Judgement()
+    return _about(judgement, asked)
+
+
+def _about(judgement: Judgement, asked: Question) -> Judgement:
+    wrong = judgement.wrong
+    if wrong is None:
+        return Judgement()
+    return replace(judgement, wrong=replace(wrong, cause=f"{wrong.cause} (a prompt of about {asked.tokens} tokens)"))
 
 
 def _bad(name: str, cause: str, remedy: str, evidence: object = "", *, final: bool = True) -> Judgement:
@@ -86,7 +168,7 @@ def _refused(target: Target, answer: Answer) -> Judgement:
             final="timed out" in answer.error,
         )
     evidence = f"HTTP {answer.code}: {' '.join(answer.body.split())[:300]}"
-    known = diagnose_text(target.engine, answer.body)
+    known = diagnose_text(target.engine, answer.body, target.known)
     if known and known.id != UNKNOWN:
         return Judgement(Diagnosis(known.id, known.cause, known.remedy, evidence), final=not known.heals)
     if answer.code in (401, 403):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stoker.ready.failure import NOTHING, Known
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One instance on one host.
 
     `model` is the name in requests. `port` is the published port at `address`, as seen from the host itself.
-    `expect_dimensions` makes an instance an embedding one (Ollama always is); its answers must have that length.
+    `expect_dimensions` makes an instance an embedding one (Ollama always is, and vLLM with `pooling`); its answers must have
+    that length. `prompts`: tokens of the prompts that it is asked before its answer is checked. `known`: for diagnoses.
     `gpu_required` applies to Ollama, which serves from the CPU without an error when it has no GPU.
     `gpus` names the cards (any names, the same for neighbours on one card), for the view and for start order.
     """
@@ -25,10 +28,13 @@ class Target:
     gpu_required: bool = True
     gpus: tuple[str, ...] = ()
     address: str = "127.0.0.1"
+    pooling: bool = False
+    prompts: tuple[int, ...] = ()
+    known: Known = NOTHING
 
     @property
     def embeds(self) -> bool:
-        return self.engine == "ollama" or self.expect_dimensions is not None
+        return self.engine == "ollama" or self.pooling or self.expect_dimensions is not None
 
     @property
     def health_url(self) -> str:

@@ -11,7 +11,7 @@ from stoker.ready.logtext import last_lines
 from stoker.ready.outcome import Outcome, Verdict
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.probe import Container, LogWish, Look, Seen, start_key
-from stoker.ready.question import judge, question
+from stoker.ready.question import judge, questions
 from stoker.ready.stamp import stamp_text
 from stoker.ready.target import Target
 
@@ -54,6 +54,9 @@ class Watch:
         self._exit_code: int | None = None
         self._log_due = begun
         self._absent_since: float | None = None
+        self._questions = questions(target)
+        self._step = 0  # of them
+        self._step_due = False
         self._wrong_answers = 0
         self._lines: tuple[str, ...] = ()
         self._note = ""
@@ -71,8 +74,8 @@ class Watch:
 
     @property
     def hurry(self) -> bool:
-        """Something was found whose reason the next look tells: do not pause before it."""
-        return self._wish is not None and not self.done
+        """Something was found whose reason the next look tells, or the next request is due: do not pause before it."""
+        return (self._wish is not None or self._step_due) and not self.done
 
     def look(self, now: float) -> Look:
         """What the next look should find out."""
@@ -86,12 +89,17 @@ class Watch:
         log = LogWish(container.started_at) if now >= self._log_due else None
         if log:
             self._log_due = now + LOG_SECONDS
+        self._step_due = False
         return Look(
             self.target,
             log=log,
-            start=start_key(container.id, container.started_at),
-            question=question(self.target),
+            start=self._step_key(container),
+            question=self._questions[self._step],
         )
+
+    def _step_key(self, container: Container) -> str:
+        """Each request of a start has files of its own on the host."""
+        return start_key(container.id, f"{container.started_at} {self._step}")
 
     # --- what was seen ----------------------------------------------------------------------------------------
 
@@ -158,14 +166,15 @@ class Watch:
 
     def _started_anew(self) -> None:
         self.verdict = None  # what answered before was another start
-        self._wrong_answers = 0
+        self._wrong_answers = self._step = 0
+        self._note = ""
         self.progress = Progress(Phase.STARTING)
 
     def _advance(self, container: Container, seen: Seen, now: float) -> None:
         if container.status != "running":
             waiting = {"created": "created, not started", "paused": "paused (docker unpause)"}
             self.progress = Progress(Phase.NO_CONTAINER, waiting.get(container.status, container.status))
-        elif seen.answer and seen.answer_start == start_key(container.id, container.started_at):
+        elif seen.answer and seen.answer_start == self._step_key(container):
             self._answered(container, seen, now)
         else:
             self._read(seen)
@@ -176,7 +185,8 @@ class Watch:
         if named:
             self.progress = named
         if seen.code == 200 and self.progress.phase is not Phase.LOADING:
-            self.progress = Progress(Phase.ASKED, self.progress.detail if self.progress.phase is Phase.ASKED else "")
+            begun = self.progress.phase is Phase.ASKED
+            self.progress = Progress(Phase.ASKED, self.progress.detail if begun else self._questions[self._step].what)
         elif seen.code == 503 and self.target.engine == "vllm":
             self.progress = Progress(Phase.SERVING, "its engine process is dead (HTTP 503)")
         elif self.progress.phase in (Phase.NO_CONTAINER, Phase.ASKED):
@@ -184,9 +194,13 @@ class Watch:
 
     def _answered(self, container: Container, seen: Seen, now: float) -> None:
         assert seen.answer is not None
-        judgement = judge(self.target, seen.answer)
+        judgement = judge(self.target, seen.answer, self._questions[self._step])
         if judgement.wrong is None:
-            self._note = judgement.note
+            self._note = "; ".join(filter(None, (self._note, judgement.note)))
+            if self._step + 1 < len(self._questions):
+                self._step, self._step_due, self._wrong_answers = self._step + 1, True, 0
+                self.progress = Progress(Phase.ASKED, self._questions[self._step].what)
+                return
             self.stamp = stamp_text(container.id, container.started_at)
             self.progress = Progress(Phase.READY)
             self.verdict, self.ended = Verdict.READY, now
@@ -233,14 +247,14 @@ class Watch:
         self._wish = None
         self._lines = last_lines(log)
         if self._failure:
-            known = engine_diagnosis(self.target.engine, log)
+            known = engine_diagnosis(self.target.engine, log, self.target.known)
             better = known and known.id != UNKNOWN and self._failure.id in _LOG_KNOWS_BETTER
             self._end(self._failure_verdict, now, known if better else self._failure)
             return
         container = self._container
         assert container is not None
         died_in = engine_progress(self.target.engine, log) or self.progress
-        found = death_diagnosis(self.target.engine, container, self._exit_code, log)
+        found = death_diagnosis(self.target.engine, container, self._exit_code, log, self.target.known)
         grown = container.restarts - self._baseline
         if container.status in ("exited", "dead", "created") or grown >= RESTARTS or not found.heals:
             self.progress = died_in
