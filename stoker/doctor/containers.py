@@ -6,6 +6,7 @@ from stoker.doctor.live import End, moment
 from stoker.doctor.look import Line, LiveLook, ago
 from stoker.facts.state import Container
 from stoker.ready.diagnosis import diagnose_text
+from stoker.ready.failure import Known
 from stoker.ready.stamp import is_proven
 from stoker.steps.layout import READY
 
@@ -78,7 +79,8 @@ def _why(look: LiveLook, container: Container, end: End | None, engine: str) -> 
     # An engine that was told to stop has ended by itself or by a signal, and its log names no cause.
     if end and end.exit_code in (0, 137, 143) and container.status == "exited":
         return ""
-    cause = diagnose_text(engine, look.live.logs.get(container.name, "")) if engine else None
+    log = look.live.logs.get(container.name, "")
+    cause = diagnose_text(engine, log, Known(container.image)) if engine else None
     return f"; its log says: {cause.brief} ({cause.remedy})" if cause else ""
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -27,9 +28,10 @@ from double_processes import (
 
 from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
 from stoker.ready.phase import Phase
-from stoker.ready.question import Answer, Judgement, judge, question
+from stoker.ready.question import Answer, Judgement, Question, judge, question, questions
 from stoker.ready.target import Target
 from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
+from stoker.ready.warm_up import prompt_lengths
 
 ROOT = Path(__file__).parents[2]
 GPU_TURN = ROOT / "templates" / "gpu-turn.py"
@@ -37,13 +39,18 @@ LLAMA = ("--served-model-name", "llama3.1-8b", "--dtype", "half", "--gpu-memory-
 LLAMA += ("--max-model-len", "8192", "--block-size", "64", "--max-num-seqs", "16")
 
 
-def ask(target: Target) -> Judgement:
-    """The first request and its check, as the probe makes it."""
-    asked = question(target)
+def ask(target: Target, asked: Question | None = None) -> Judgement:
+    """A request (the deciding one when it is left out) and its check, as the probe makes it."""
+    asked = asked or question(target)
     headers = {"content-type": "application/json"}
-    answer = httpx.post(asked.url, content=asked.body, headers=headers, timeout=15)
+    answer = httpx.post(asked.url, content=asked.full_body, headers=headers, timeout=15)
     then = httpx.get(asked.then_url).text if asked.then_url else ""
-    return judge(target, Answer(answer.status_code, 0.0, "", answer.text, then))
+    return judge(target, Answer(answer.status_code, 0.0, "", answer.text, then), asked)
+
+
+def warm_up(target: Target) -> list[Judgement]:
+    warmed = replace(target, prompts=prompt_lengths(8192, 2048, on_cards=True))
+    return [ask(warmed, asked) for asked in questions(warmed)[:-1]]
 
 
 def vllm(port: int, dimensions: int | None = None) -> Target:
@@ -74,6 +81,7 @@ def test_vllm_goes_through_its_phases_and_answers(v100: Path, llama: Path) -> No
         seen = {progress.phase for cut in cuts if (progress := vllm_progress(text[:cut]))}
         assert seen >= set(range(Phase.STARTING, Phase.SERVING + 1))
         assert vllm_diagnosis(text) is None
+        assert warm_up(vllm(double.port)) == [Judgement()] * 2
         judgement = ask(vllm(double.port))
         assert judgement.wrong is None, judgement
         assert "simulated" in judgement.note
@@ -86,6 +94,7 @@ def test_a_pooling_vllm_answers_with_an_embedding(v100: Path, tmp_path: Path) ->
     ) as double:
         double.wait_ready()
         wait_for(lambda: "Application startup complete" in double.text(), "the last line")
+        assert warm_up(vllm(double.port, 1024)) == [Judgement()] * 2
         assert ask(vllm(double.port, 1024)).wrong is None
 
 
