@@ -26,7 +26,7 @@ def death_diagnosis(
     if container.error:
         return Diagnosis(UNKNOWN, "Docker could not start the container", "read Docker's reason", container.error[:400])
     found = engine_diagnosis(engine, log, known)
-    if found and found.id != UNKNOWN:
+    if found and found.id != UNKNOWN and not found.hint:
         return found
     if container.out_of_memory:
         return Diagnosis(
@@ -34,9 +34,14 @@ def death_diagnosis(
             "the kernel killed it because the host, or its memory limit, ran out of memory",
             "see free -g on the host; move instances, or raise the container's memory limit",
         )
-    if found:
-        return replace(found, heals=True)
+    # A warning explains an error, and nothing of an end that came from outside.
+    if found and not (found.hint and exit_code in _FROM_OUTSIDE):
+        return found if found.hint else replace(found, heals=True)
     return _by_exit_code(exit_code)
+
+
+#: Told to stop, killed, crashed, told to stop; and, with exit code 0, an engine whose process was killed.
+_FROM_OUTSIDE = (0, 137, 139, 143)
 
 
 def _by_exit_code(code: int | None) -> Diagnosis:

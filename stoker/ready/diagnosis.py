@@ -31,6 +31,8 @@ class Diagnosis:
     remedy: str
     evidence: str = ""
     heals: bool = field(default=False, compare=False)
+    #: Only a warning says it, as some starts that succeed print, too.
+    hint: bool = field(default=False, compare=False)
 
     @property
     def brief(self) -> str:
@@ -118,11 +120,11 @@ def _first_match(rows: Sequence[Failure], lines: Iterable[LogLine], clues: Clues
     for line in lines:
         for row in rows:
             if found := row.pattern.search(line.text):
-                return _told(row, found, line.text, clues)
+                return _told(row, found, line, clues)
     return None
 
 
-def _told(failure: Failure, found: re.Match[str], line: str, clues: Clues) -> Diagnosis:
+def _told(failure: Failure, found: re.Match[str], line: LogLine, clues: Clues) -> Diagnosis:
     values = {name: value or "" for name, value in found.groupdict().items()}
     if failure.numbers:
         values.update(failure.numbers(values, clues))
@@ -130,8 +132,9 @@ def _told(failure: Failure, found: re.Match[str], line: str, clues: Clues) -> Di
         failure.id,
         failure.cause.format_map(values),
         failure.remedy.format_map(values),
-        evidence=_shortened(line.strip(), found),
+        evidence=_shortened(line.text.strip(), found),
         heals=failure.heals,
+        hint=failure.sign and line.level in _QUIET,
     )
 
 

@@ -140,12 +140,8 @@ def _judge_warm_up(target: Target, answer: Answer, asked: Question) -> Judgement
         return _bad("not-json", "the answer is not JSON", "look at what listens on the port", answer.body)
     if target.embeds:
         return _about(_judge_vector(replace(target, gpu_required=False), body, answer), asked)
-    judgement = _judge_text(body)
-    letters = "".join(str(judgement.wrong.evidence).strip("'\"").split()) if judgement.wrong else ""
     # One letter over and over is how a model may go on with such a text; a sign is how wrong arithmetic shows.
-    if judgement.wrong and judgement.wrong.id == "repeated-character" and letters[:1].isalnum():
-        return Judgement()
-    return _about(judgement, asked)
+    return _about(_judge_text(body, letters_may_repeat=True), asked)
 
 
 def _about(judgement: Judgement, asked: Question) -> Judgement:
@@ -194,7 +190,7 @@ def _refused(target: Target, answer: Answer) -> Judgement:
     )
 
 
-def _judge_text(body: Any) -> Judgement:
+def _judge_text(body: Any, *, letters_may_repeat: bool = False) -> Judgement:
     try:
         text = str(body["choices"][0]["text"])
     except (KeyError, IndexError, TypeError):
@@ -207,7 +203,7 @@ def _judge_text(body: Any) -> Judgement:
             "check that the checkpoint is complete and that tokenizer and model belong together",
             repr(text),
         )
-    if len(set(letters)) == 1 and len(letters) > 1:
+    if len(set(letters)) == 1 and len(letters) > 1 and not (letters_may_repeat and letters.isalnum()):
         return _bad(
             "repeated-character",
             f"the model answers with one repeated character ({letters[0]!r}): it computes wrongly",

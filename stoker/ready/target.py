@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stoker.ready.failure import NOTHING, Known
 
@@ -30,7 +30,7 @@ class Target:
     address: str = "127.0.0.1"
     pooling: bool = False
     prompts: tuple[int, ...] = ()
-    known: Known = NOTHING
+    known: Known = field(default=NOTHING, compare=False, repr=False)
 
     @property
     def embeds(self) -> bool:

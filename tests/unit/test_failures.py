@@ -16,11 +16,13 @@ from stoker.plan.compatibility import engine_version
 from stoker.plan.memory.kv_cache import CacheSettings
 from stoker.plan.memory.layout import layout_of
 from stoker.plan.memory.predict import GIB, InstanceMemory, Prediction, predict
+from stoker.ready.death import death_diagnosis
 from stoker.ready.diagnosis import catalogue, diagnose_text
 from stoker.ready.failure import Known
 from stoker.ready.logtext import last_lines
 from stoker.ready.outcome import Outcome, Verdict
 from stoker.ready.phase import Phase, Progress
+from stoker.ready.probe import Container
 from stoker.ready.target import Target
 
 DATA = Path(__file__).parents[1] / "data"
@@ -355,3 +357,22 @@ def test_a_report_of_an_unknown_failure_says_so_and_shows_more_of_the_log(error:
     printed = next(line for line in report if line.startswith("  printed"))
     assert error in printed
     assert any("unknown" in line for line in report[:3]) is (shown == 20)
+
+
+@pytest.mark.parametrize(
+    ("code", "killed", "name"),
+    [
+        (137, False, "killed"),
+        (137, True, "host-out-of-memory"),
+        (0, False, "ended-without-error"),
+        (1, False, "open-files-limit"),
+    ],
+)
+def test_a_warning_does_not_explain_an_end_from_outside(code: int, killed: bool, name: str) -> None:
+    """Real vLLM 0.32.0 in the lab prints this at every start."""
+    log = VLLM_FULL_START + (
+        "(APIServer pid=1) WARNING 11-28 04:45:38 [system_utils.py:255] Found ulimit of 20000 and failed to automatically increase with error "
+        "current limit exceeds maximum limit. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`\n"
+    )
+    container = Container("id", "exited", code, 0, "2026-11-20T10:00:00Z", killed, "", "no")
+    assert death_diagnosis("vllm", container, code, log).id == name
