@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 from stoker.ready.diagnosis import UNKNOWN, Diagnosis, diagnose_text
@@ -40,8 +41,8 @@ def death_diagnosis(
     return _by_exit_code(exit_code)
 
 
-#: Told to stop, killed, crashed, told to stop; and, with exit code 0, an engine whose process was killed.
-_FROM_OUTSIDE = (0, 137, 139, 143)
+#: Told to stop, killed or crashed; and, with exit code 0, an engine whose process was killed.
+_FROM_OUTSIDE = (0, 132, 134, 135, 137, 139, 143)
 
 
 def _by_exit_code(code: int | None) -> Diagnosis:
@@ -61,10 +62,10 @@ def _by_exit_code(code: int | None) -> Diagnosis:
                 "it was killed (SIGKILL): by docker kill, by a stop that took too long, or by the kernel for want of memory",
                 "see dmesg on the host for 'Out of memory: Killed process'",
             )
-        case 139:
+        case 132 | 134 | 135 | 139:
             return told(
                 "crashed",
-                "it crashed (SIGSEGV)",
+                f"it crashed ({signal.Signals(code - 128).name})",
                 "see the last lines of the log; often driver and image do not fit: driver branch 580 for V100 and P40",
             )
         case 143:

@@ -225,6 +225,9 @@ def _dressed(lines: list[str], how: str) -> list[str]:
                 "ValueError: No available memory for the cache blocks.",
                 "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
                 "OSError: [Errno 28] No space left on device",
+                "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/nowhere'.",
+                "OSError: We couldn't connect to 'https://huggingface.co' to load the files",
+                "torch.AcceleratorError: CUDA error: unspecified launch failure",
             ),
             2,
         )

@@ -191,6 +191,7 @@ def test_ollama_loads_for_the_first_request_and_is_on_the_gpu(tmp_path: Path, li
         before = ollama_progress(double.text())
         assert before
         assert before.phase is Phase.SERVING
+        assert warm_up(ollama(double.port)) == [Judgement()] * 2
         judgement = ask(ollama(double.port))
         assert judgement.wrong is None
         assert "in GPU memory" in judgement.note
