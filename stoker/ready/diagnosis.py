@@ -98,9 +98,10 @@ def diagnose(engine: str, lines: Sequence[LogLine], known: Known = NOTHING) -> D
     return (
         _first_match(causes, filter(_tells, loud), clues)
         or _first_exception(rows, clues)
-        or _first_match(signs, told, clues)
+        or _first_match(signs, filter(_tells, loud), clues)
         # The line that says it may be cut off; a consequence sometimes repeats it, and the code that raised it names it.
         or _first_match(causes, loud, clues)
+        or _first_match(signs, told, clues)
         or _first_match(causes, told, clues)
         or _first_error_line(told)
     )
