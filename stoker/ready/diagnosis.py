@@ -31,7 +31,7 @@ class Diagnosis:
     remedy: str
     evidence: str = ""
     heals: bool = field(default=False, compare=False)
-    #: Only a warning says it, as some starts that succeed print, too.
+    #: Starts that succeed print this, too.
     hint: bool = field(default=False, compare=False)
 
     @property
@@ -91,18 +91,17 @@ def diagnose(engine: str, lines: Sequence[LogLine], known: Known = NOTHING) -> D
     line that is an error; None when there is no error at all. `known` makes numbers exact and chooses among rows of one text.
     """
     rows = _for_release(engine, release_of(engine, known.image))
-    causes, signs = [row for row in rows if not row.sign], [row for row in rows if row.sign]
+    causes = [row for row in rows if not (row.sign or row.ordinary)]
     clues = Clues(lines, known)
     loud = lines if engine == "ollama" else [line for line in lines if line.level not in _QUIET]
     told = [line for line in lines if _tells(line)]
     return (
         _first_match(causes, filter(_tells, loud), clues)
         or _first_exception(rows, clues)
-        or _first_match(signs, filter(_tells, loud), clues)
+        or _first_match([row for row in rows if row.sign], told, clues)
         # The line that says it may be cut off; a consequence sometimes repeats it, and the code that raised it names it.
         or _first_match(causes, loud, clues)
-        or _first_match(signs, told, clues)
-        or _first_match(causes, told, clues)
+        or _first_match(rows, told, clues)
         or _first_error_line(told)
     )
 
@@ -121,11 +120,11 @@ def _first_match(rows: Sequence[Failure], lines: Iterable[LogLine], clues: Clues
     for line in lines:
         for row in rows:
             if found := row.pattern.search(line.text):
-                return _told(row, found, line, clues)
+                return _told(row, found, line.text.strip(), clues)
     return None
 
 
-def _told(failure: Failure, found: re.Match[str], line: LogLine, clues: Clues) -> Diagnosis:
+def _told(failure: Failure, found: re.Match[str], line: str, clues: Clues) -> Diagnosis:
     values = {name: value or "" for name, value in found.groupdict().items()}
     if failure.numbers:
         values.update(failure.numbers(values, clues))
@@ -133,9 +132,9 @@ def _told(failure: Failure, found: re.Match[str], line: LogLine, clues: Clues) -
         failure.id,
         failure.cause.format_map(values),
         failure.remedy.format_map(values),
-        evidence=_shortened(line.text.strip(), found),
+        evidence=_shortened(line, found),
         heals=failure.heals,
-        hint=failure.sign and line.level in _QUIET,
+        hint=failure.ordinary,
     )
 
 

@@ -50,6 +50,7 @@ class Failure:
     and mean this by it, from (inclusive) to below (exclusive); empty: no end is known.
     `heals`: starting again may work although nobody changed anything (a race, a network), so that one restart of
     the container is not yet a verdict. `sign`: the line is only a hint, used when no other row matches anywhere.
+    `ordinary`: starts that succeed print it, too; the weakest of hints.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Failure:
     before: str = ""
     heals: bool = False
     sign: bool = False
+    ordinary: bool = False
     numbers: Callable[[Groups, Clues], Groups] | None = None
 
     def is_of(self, version: str) -> bool:

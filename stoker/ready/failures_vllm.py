@@ -84,7 +84,7 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         cause="PyTorch in the image has no code for {which}",
         remedy="pin the image vllm/vllm-openai:v0.19.1 for V100 cards",
         source="PyTorch 2.1 to 2.14: torch/cuda/__init__.py",
-        sign=True,
+        ordinary=True,
         numbers=lambda got, _: {"which": got["gpu"] or got["gpu2"]},
     ),
     Failure(
@@ -255,8 +255,8 @@ VLLM_FAILURES: tuple[Failure, ...] = (
         pattern=re.compile(r"No available shared memory broadcast block found in (?P<seconds>\d+) seconds"),
         cause="a worker process of the engine has been silent for {seconds} s",
         remedy="see whether the log gets on (a long compilation is silent too); else look at nvidia-smi and dmesg for a card that hangs",
-        source="vLLM's wheels 0.8.5 to 0.33: distributed/device_communicators/shm_broadcast.py",
-        sign=True,
+        source="vLLM's wheels 0.8.5 to 0.33: distributed/device_communicators/shm_broadcast.py; at a slow start in the lab",
+        ordinary=True,
     ),
     Failure(
         id="engine-died",

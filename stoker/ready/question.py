@@ -79,7 +79,7 @@ def _warm_up(target: Target, last: Question, tokens: int, bounded: bool) -> Ques
     if target.embeds:
         body["input"] = FILL
     else:
-        body |= {"prompt": FILL, "max_tokens": 8}
+        body |= {"prompt": FILL, "max_tokens": 4}
     return replace(
         last,
         body=json.dumps(body),
