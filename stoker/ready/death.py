@@ -38,14 +38,18 @@ def death_diagnosis(
     # A warning explains an error, and nothing of an end that came from outside.
     if found and not (found.hint and exit_code in _FROM_OUTSIDE):
         return found if found.hint else replace(found, heals=True)
-    return _by_exit_code(exit_code)
+    return _by_exit_code(exit_code, log)
 
 
 #: Told to stop, killed or crashed; and, with exit code 0, an engine whose process was killed.
 _FROM_OUTSIDE = (0, 132, 134, 135, 137, 139, 143)
 
 
-def _by_exit_code(code: int | None) -> Diagnosis:
+#: uvicorn, which serves vLLM, while a client still holds a connection (seen with 0.32.0: it waits as long as the client does).
+_STOPPING = "Waiting for connections to close"
+
+
+def _by_exit_code(code: int | None, log: str) -> Diagnosis:
     def told(name: str, cause: str, remedy: str) -> Diagnosis:
         return Diagnosis(name, cause, remedy, heals=True)
 
@@ -55,6 +59,12 @@ def _by_exit_code(code: int | None) -> Diagnosis:
                 "ended-without-error",
                 "it ended with exit code 0: it was told to stop, or its engine process died",
                 "see dmesg on the host for a killed process (out of memory) or an Xid of the GPU",
+            )
+        case 137 if _STOPPING in log:
+            return told(
+                "stop-took-too-long",
+                "it was told to stop, waited for a request that did not end, and was killed when its time was over",
+                "take it out of the gateways before (stoker drain); shutdown-timeout, known from vLLM 0.18 on, ends requests in time",
             )
         case 137:
             return told(

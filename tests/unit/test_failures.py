@@ -364,6 +364,16 @@ def test_a_report_of_an_unknown_failure_says_so_and_shows_more_of_the_log(error:
     assert any("unknown" in line for line in report[:3]) is (shown == 20)
 
 
+def test_a_stop_that_took_too_long_is_told_from_a_kill() -> None:
+    container = Container("id", "exited", 137, 0, "2026-11-20T10:00:00Z", False, "", "no")
+    log = (
+        VLLM_FULL_START
+        + "INFO:     Shutting down\nINFO:     Waiting for connections to close. (CTRL+C to force quit)\n"
+    )
+    assert death_diagnosis("vllm", container, 137, log).id == "stop-took-too-long"
+    assert death_diagnosis("vllm", container, 137, VLLM_FULL_START).id == "killed"
+
+
 @pytest.mark.parametrize(
     ("code", "killed", "name"),
     [
