@@ -248,7 +248,7 @@ class Watch:
         self._lines = last_lines(log)
         if self._failure:
             known = engine_diagnosis(self.target.engine, log, self.target.known)
-            better = known and known.id != UNKNOWN and self._failure.id in _LOG_KNOWS_BETTER
+            better = known and known.id != UNKNOWN and not known.hint and self._failure.id in _LOG_KNOWS_BETTER
             self._end(self._failure_verdict, now, known if better else self._failure)
             return
         container = self._container
