@@ -9,8 +9,7 @@ from stoker.ready.diagnosis import UNKNOWN, Diagnosis
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.target import Target
 
-#: Lines of the log that a report of a known cause shows; of an unknown one it shows all that were kept.
-_LINES = 8
+LINES_WITH_A_CAUSE = 12  #: of the log, in the report of a known failure; an unknown one shows all that were kept
 
 
 class Verdict(enum.Enum):
@@ -56,9 +55,9 @@ class Outcome:
             rows += [f"  remedy   {found.remedy}", f"  more     {found.anchor}"]
         if self.note:
             rows.append(f"  note     {self.note}")
-        lines = self.lines if found is None or found.id == UNKNOWN else self.lines[-_LINES:]
+        lines = self.lines if found is None or found.id == UNKNOWN else self.lines[-LINES_WITH_A_CAUSE:]
         if lines:
-            rows.append(f"  last {len(lines)} lines of {target.container}:")
+            rows.append(f"  last lines of {target.container}:")
             rows += [f"    {line}" for line in lines]
         if self.progress.phase is not Phase.NO_CONTAINER and self.verdict is not Verdict.INTERRUPTED:
             rows.append(f"  the whole log, on {target.host}: docker logs --tail 500 {target.container}")
