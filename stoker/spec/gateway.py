@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
-from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems
+from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems, outside
 
 #: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
 Kind = Literal["chat", "embeddings"]
 
 #: First parts of paths that the gateway itself serves.
-RESERVED_PREFIXES = frozenset({"/v1", "/api", "/health", "/ready", "/stoker"})
+RESERVED_PREFIXES = frozenset({"/v1", "/api", "/admin", "/health", "/ready", "/stoker"})
 
 #: Names of the gateway's own scripts, which lie beside its configuration.
 SCRIPTS = ("router.js", "members.js", "health.js", "metrics.js")
@@ -100,12 +100,14 @@ class Gateway(Spec):
     allowed_networks: tuple[Network, ...] = ()
     #: With keys, every request needs one of them.
     keys: tuple[Key, ...] = ()
+    #: From here, and with a key that is an `admin`, Ollama's own management is offered as well; otherwise to nobody.
+    admin_networks: tuple[Network, ...] = ()
     client_limits: ClientLimits = ClientLimits()
     tls: Tls | None = None
     #: Shows what the gateway counts, for a Prometheus in one of the allowed networks; without a key.
     metrics_port: Port | None = None
 
-    @field_validator("pools", "allowed_networks", "keys", mode="before")
+    @field_validator("pools", "allowed_networks", "admin_networks", "keys", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -124,6 +126,20 @@ class Gateway(Spec):
         if problems:
             raise ValueError("; ".join(problems))
         return keys
+
+    @property
+    def has_admins(self) -> bool:
+        return bool(self.admin_networks) or any(key.admin for key in self.keys)
+
+    @model_validator(mode="after")
+    def _administrators_are_clients(self) -> Gateway:
+        strangers = outside(self.admin_networks, self.allowed_networks)
+        if strangers:
+            raise ValueError(
+                f"admin_networks has {', '.join(strangers)}, which is in none of allowed_networks, so nobody there gets in; "
+                "add it there, or remove it here"
+            )
+        return self
 
     @property
     def ports(self) -> list[int]:

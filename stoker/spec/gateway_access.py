@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -45,6 +47,8 @@ class Key(Spec):
     sha256: Annotated[str, form(r"^[0-9a-f]{64}$", "64 digits 0-9 a-f; `stoker key new NAME` prints them")]
     #: Instead of the gateway's `client_limits`.
     limits: ClientLimits | None = None
+    #: Opens Ollama's own management too.
+    admin: bool = False
 
     @field_validator("sha256")
     @classmethod
@@ -80,6 +84,19 @@ class Tls(Spec):
                 "keep the two files in one of their own, for instance /etc/stoker/tls"
             )
         return self
+
+
+def outside(networks: Iterable[str], allowed: Iterable[str]) -> list[str]:
+    """Those that lie in no single one of the allowed networks."""
+    wide = [ipaddress.ip_network(network) for network in allowed]
+    return [network for network in networks if not any(_within(ipaddress.ip_network(network), one) for one in wide)]
+
+
+def _within(network: IPv4Network | IPv6Network, wide: IPv4Network | IPv6Network) -> bool:
+    first, last = int(network.network_address), int(network.broadcast_address)
+    return (
+        network.version == wide.version and int(wide.network_address) <= first and last <= int(wide.broadcast_address)
+    )
 
 
 def key_problems(keys: Iterable[Key]) -> list[str]:

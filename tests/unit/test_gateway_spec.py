@@ -58,6 +58,15 @@ def test_only_conversations_have_an_affinity() -> None:
     assert "affinity is for conversations" in problem(described({**EMBED, "affinity": "prefix"}))
 
 
+def test_administrators_are_by_network_or_key() -> None:
+    networks = {"allowed_networks": ["192.168.31.0/24", "fd00::/8"], "admin_networks": ["192.168.31.5", "fd00:1::/64"]}
+    assert Gateway.model_validate(described(EMBED, **networks)).has_admins
+    assert Gateway.model_validate(
+        described(EMBED, keys=[KEY, {**KEY, "name": "ops", "sha256": "b" * 64, "admin": True}])
+    ).has_admins
+    assert not Gateway.model_validate(described(EMBED, keys=[KEY])).has_admins
+
+
 @pytest.mark.parametrize("name", ["router.js", "members.js", "health.js", "metrics.js"])
 def test_the_configuration_is_not_called_as_a_script(name: str) -> None:
     assert "own script" in problem(described(EMBED, config_file=name))
@@ -82,6 +91,7 @@ def test_a_pool_needs_no_prefix() -> None:
         ([LLAMA, {**QWEN, "default": True}], "2 chat pools (llama, qwen) are the default"),
         ([], "at least 1 item"),
         ([{**LLAMA, "prefix": "/v1"}], "/v1 belongs to the gateway itself"),
+        ([{**LLAMA, "prefix": "/admin"}], "/admin belongs to the gateway itself"),
         ([{**LLAMA, "prefix": "/stoker"}], "/stoker belongs to the gateway itself"),
         ([{**LLAMA, "prefix": "llama"}], "pools.0.prefix"),
         ([{**LLAMA, "prefix": "/llama/"}], "pools.0.prefix"),
@@ -126,6 +136,11 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"keys": [KEY, {**KEY, "sha256": "b" * 64}]}, "2 keys have the name team-a"),
         ({"keys": [KEY, {**KEY, "name": "team-b"}]}, "team-a and team-b are the same key"),
         ({"keys": [{**KEY, "key": "sk-the-key-itself"}]}, "keys.0.key: Extra inputs"),
+        ({"keys": [{**KEY, "admin": "yes"}]}, "keys.0.admin"),
+        ({"admin_networks": ["192.168.31.5"]}, "admin_networks has 192.168.31.5, which is in none of allowed_networks"),
+        ({"admin_networks": ["10.0.0.0/7"], "allowed_networks": ["10.0.0.0/8", "::/0"]}, "has 10.0.0.0/7"),
+        ({"admin_networks": ["::/0"], "allowed_networks": ["0.0.0.0/0", "fd00::/8"]}, "has ::/0"),
+        ({"admin_networks": ["192.168.31.7/24"]}, "write 192.168.31.0/24"),
         ({"tls": {**TLS, "port": 11436}}, "port 11436 is the plain one"),
         ({"tls": {**TLS, "key": "/etc/stoker/keys/privkey.pem"}}, "two files in one directory"),
         ({"tls": {**TLS, "key": TLS["certificate"]}}, "two files in one directory"),

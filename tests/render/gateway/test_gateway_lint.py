@@ -23,8 +23,18 @@ NGINX_VERSION = ".".join(map(str, PACKAGES["nginx"]))
 NOT_OURS = "missing_resolver"
 
 
+#: Everything that a gateway may have.
+FULL = gateway_fleet.unified_with(
+    allowed_networks=["192.168.31.0/24", "fd00::/8"],
+    admin_networks=["192.168.31.5"],
+    keys=[{"name": "ops", "sha256": "a" * 64, "admin": True}],
+    client_limits={"requests_per_minute": 600, "concurrent": 32},
+    metrics_port=9436,
+)
+
+
 @pytest.mark.parametrize(
-    "gateway", [gateway_fleet.unified(), gateway_fleet.llm_only()], ids=lambda gateway: gateway.container
+    "gateway", [gateway_fleet.unified(), gateway_fleet.llm_only(), FULL], ids=["unified", "llm only", "full"]
 )
 def test_the_linter_finds_nothing(gateway: Gateway, tmp_path: Path) -> None:
     text = configuration(gateway)
