@@ -227,6 +227,13 @@ def _access_problems(fleet: Fleet, host: Host, gateway: Gateway, where: str) -> 
             "`strict` asks for keys, and the gateway has none",
             "run `stoker key new NAME` and add the line that it prints, or remove `strict`",
         )
+    if host.settings.strict and gateway.tls and gateway.plain_port:
+        yield problem(
+            "tls.port",
+            gateway.tls.port,
+            f"`strict` leaves no plain port beside HTTPS, and {gateway.plain_port} would stay one: keys would travel in the clear",
+            f"remove it: {gateway.plain_port} then speaks HTTPS; or remove `strict`",
+        )
     if gateway.keys:
         for pool in gateway.pools:
             for _, instance in fleet.members(pool.model, pool.hosts):

@@ -142,16 +142,32 @@ class Gateway(Spec):
         return self
 
     @property
+    def plain_port(self) -> int | None:
+        """Where clients may speak HTTP without TLS."""
+        return self.port if self.tls is None or self.tls.port else None
+
+    @property
+    def tls_port(self) -> int | None:
+        return (self.tls.port or self.port) if self.tls else None
+
+    @property
+    def health_url(self) -> str:
+        """For the host itself."""
+        return f"{'http' if self.plain_port else 'https'}://127.0.0.1:{self.port}/health"
+
+    @property
     def ports(self) -> list[int]:
         """Every port that is published on the host."""
-        others = [self.tls.port if self.tls else None, self.metrics_port]
-        return [self.port, *(port for port in others if port)]
+        return [port for port in (self.plain_port, self.tls_port, self.metrics_port) if port]
 
     @model_validator(mode="after")
     def _different_ports(self) -> Gateway:
         if self.tls and self.tls.port == self.port:
-            raise ValueError(f"port {self.port} is the plain one; choose another for tls, for instance 11443")
-        if self.metrics_port and self.metrics_port in (self.port, self.tls and self.tls.port):
+            raise ValueError(
+                f"port {self.port} is the plain one; choose another for tls, for instance 11443, or remove it from tls: "
+                f"{self.port} then speaks HTTPS"
+            )
+        if self.metrics_port and self.metrics_port in (self.port, self.tls_port):
             raise ValueError(
                 f"port {self.metrics_port} is the clients'; choose another metrics_port, for instance 9436"
             )

@@ -58,10 +58,23 @@ class Key(Spec):
         return value
 
 
-class Tls(Spec):
-    """A further port that speaks HTTPS, with the site's own certificate. Both files lie on the gateway's host."""
+#: A name that resolves, as a certificate has it.
+DomainName = Annotated[
+    str,
+    form(
+        r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$",
+        "a name such as llm.example.org",
+    ),
+]
 
-    port: Port
+
+class Tls(Spec):
+    """HTTPS with the site's own certificate. Both files lie on the gateway's host."""
+
+    #: Not given: the gateway's own port speaks HTTPS, and there is no plain one. Given: HTTPS is there, and the plain port stays.
+    port: Port | None = None
+    #: The name in the certificate that clients use; not given: the host's address.
+    domain: DomainName | None = None
     #: The certificate and those between it and its authority, in this order, as PEM.
     certificate: AbsolutePath
     #: Its private key, as PEM, without a passphrase; of root, mode 600.

@@ -19,7 +19,7 @@ from stoker.steps.stack import backends, container_reason, uuids
 def probe(stack: Stack) -> HttpProbe | None:
     if stack.gateway is None:
         return None
-    return HttpProbe(_answer(stack), f"http://127.0.0.1:{stack.gateway.port}/health", header=CONFIG_HEADER)
+    return HttpProbe(_answer(stack), stack.gateway.health_url, header=CONFIG_HEADER)
 
 
 def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Action]:
@@ -34,12 +34,9 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
     renewed = _renewed(gateway, state)
     if state.answers.get(_answer(stack)) == identity and not renewed:
         return []
-    url = f"http://127.0.0.1:{gateway.port}/health"
     configuration = f"{CONFIG_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
-    loaded = (
-        f"curl -q -s --noproxy '*' -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
-    )
+    loaded = f"curl -q -s -k --noproxy '*' -m 2 -o /dev/null -D - {gateway.health_url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
     what = f"configuration {identity}" + (
         f" and the certificate {gateway.tls.certificate}" if gateway.tls and renewed else ""
     )

@@ -53,6 +53,17 @@ def test_metrics_have_a_port_only_where_one_is_described() -> None:
     assert "choose another metrics_port" in problem(described(EMBED, metrics_port=11436))
 
 
+def test_https_takes_the_plain_port_unless_it_has_one_of_its_own() -> None:
+    files = {name: TLS[name] for name in ("certificate", "key")}
+    own = Gateway.model_validate(described(EMBED, tls=TLS))
+    assert (own.plain_port, own.tls_port, own.ports) == (11436, 11443, [11436, 11443])
+    assert own.health_url == "http://127.0.0.1:11436/health"
+    instead = Gateway.model_validate(described(EMBED, tls={**files, "domain": "llm.example.org"}))
+    assert (instead.plain_port, instead.tls_port, instead.ports) == (None, 11436, [11436])
+    assert instead.health_url == "https://127.0.0.1:11436/health"
+    assert "choose another metrics_port" in problem(described(EMBED, tls=files, metrics_port=11436))
+
+
 def test_only_conversations_have_an_affinity() -> None:
     assert Gateway.model_validate(described({**LLAMA, "affinity": "prefix"})).pools[0].affinity == "prefix"
     assert "affinity is for conversations" in problem(described({**EMBED, "affinity": "prefix"}))
@@ -142,6 +153,10 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"admin_networks": ["::/0"], "allowed_networks": ["0.0.0.0/0", "fd00::/8"]}, "has ::/0"),
         ({"admin_networks": ["192.168.31.7/24"]}, "write 192.168.31.0/24"),
         ({"tls": {**TLS, "port": 11436}}, "port 11436 is the plain one"),
+        ({"tls": {**TLS, "domain": "https://llm.example.org"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "llm"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "192.168.31.65"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "a.example.org; }"}}, "tls.domain"),
         ({"tls": {**TLS, "key": "/etc/stoker/keys/privkey.pem"}}, "two files in one directory"),
         ({"tls": {**TLS, "key": TLS["certificate"]}}, "two files in one directory"),
         ({"tls": {**TLS, "certificate": "tls/fullchain.pem"}}, "tls.certificate"),
