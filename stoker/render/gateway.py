@@ -14,6 +14,7 @@ from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway_protection import TLS_DIRECTORY, distinct, limit_classes, listens_on_ipv6, networks
 from stoker.render.gateway_routes import HEALTH_PATHS, Backend, Engine, Member, Route, model_names, routes_of
 from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, Gateway
+from stoker.spec.tls import ACME_PORT
 
 __all__ = [
     "CONFIG_DIRECTORY",
@@ -32,6 +33,8 @@ CONFIG_HEADER = "X-Stoker-Config"
 
 #: Where the container sees what the host tells the running gateway: the file ``drained``, one member's name a line.
 STATE_DIRECTORY = "/run/stoker"
+#: What certbot puts there for an authority to see.
+ACME_WEBROOT = "acme"
 #: Where the gateway shows its members' state and its metrics, to whoever is inside the container.
 INSIDE_ADDRESS = "127.0.0.2"
 
@@ -144,6 +147,8 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
         networks=networks(gateway),
         tls_directory=TLS_DIRECTORY,
+        acme_port=ACME_PORT,
+        acme_webroot=f"{STATE_DIRECTORY}/{ACME_WEBROOT}",
         ipv6=listens_on_ipv6(gateway),
         limit_classes=limit_classes(gateway),
     )

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stoker.spec.gateway import Gateway
-from stoker.spec.gateway_access import ClientLimits, Tls
+from stoker.spec.gateway_access import ClientLimits
+from stoker.spec.tls import Tls
 
 #: Where the container sees the directory of the certificate.
 TLS_DIRECTORY = "/etc/nginx/stoker-tls"

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
-from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems, outside
+from stoker.spec.gateway_access import ClientLimits, Key, key_problems, outside
+from stoker.spec.tls import ACME_PORT, Tls
 
 #: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
 Kind = Literal["chat", "embeddings"]
@@ -158,7 +159,8 @@ class Gateway(Spec):
     @property
     def ports(self) -> list[int]:
         """Every port that is published on the host."""
-        return [port for port in (self.plain_port, self.tls_port, self.metrics_port) if port]
+        acme = ACME_PORT if self.tls and self.tls.acme else None
+        return [port for port in (self.plain_port, self.tls_port, self.metrics_port, acme) if port]
 
     @model_validator(mode="after")
     def _different_ports(self) -> Gateway:
@@ -171,6 +173,8 @@ class Gateway(Spec):
             raise ValueError(
                 f"port {self.metrics_port} is the clients'; choose another metrics_port, for instance 9436"
             )
+        if len(set(self.ports)) < len(self.ports):
+            raise ValueError(f"port {ACME_PORT} is where the authority of acme asks; choose another for the gateway")
         return self
 
     @field_validator("pools")

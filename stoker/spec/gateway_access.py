@@ -1,4 +1,4 @@
-"""Who may use a gateway, and how much: networks, keys, limits for each client, TLS."""
+"""Who may use a gateway, and how much: networks, keys, limits for each client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from stoker.spec.base import AbsolutePath, Port, Spec, form
+from stoker.spec.base import Spec, form
 
 #: Stands in the log, never beside the key itself.
 KeyName = Annotated[
@@ -56,47 +56,6 @@ class Key(Spec):
         if value == _EMPTY:
             raise ValueError("this is the hash of an empty key; `stoker key new NAME` makes one")
         return value
-
-
-#: A name that resolves, as a certificate has it.
-DomainName = Annotated[
-    str,
-    form(
-        r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$",
-        "a name such as llm.example.org",
-    ),
-]
-
-
-class Tls(Spec):
-    """HTTPS with the site's own certificate. Both files lie on the gateway's host."""
-
-    #: Not given: the gateway's own port speaks HTTPS, and there is no plain one. Given: HTTPS is there, and the plain port stays.
-    port: Port | None = None
-    #: The name in the certificate that clients use; not given: the host's address.
-    domain: DomainName | None = None
-    #: The certificate and those between it and its authority, in this order, as PEM.
-    certificate: AbsolutePath
-    #: Its private key, as PEM, without a passphrase; of root, mode 600.
-    key: AbsolutePath
-
-    @property
-    def directory(self) -> str:
-        """What the container sees: the directory, so that a renewed file is seen too."""
-        return self.certificate.rpartition("/")[0]
-
-    @model_validator(mode="after")
-    def _one_directory(self) -> Tls:
-        if self.key.rpartition("/")[0] != self.directory or self.key == self.certificate:
-            raise ValueError(
-                "certificate and key must be two files in one directory, which the gateway's container sees"
-            )
-        if self.directory in ("", "/etc", "/etc/stoker", "/etc/ssl", "/root", "/home", "/var", "/usr", "/opt"):
-            raise ValueError(
-                f"the gateway's container sees the whole directory {self.directory or '/'}; "
-                "keep the two files in one of their own, for instance /etc/stoker/tls"
-            )
-        return self
 
 
 def outside(networks: Iterable[str], allowed: Iterable[str]) -> list[str]:

@@ -64,7 +64,7 @@ def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
     return [
         compose_path(host, stack),
         *(file.path for file in gateway_files(fleet, host, stack)),
-        *([tls.certificate, tls.key] if tls else []),
+        *([tls.certificate_file, tls.key_file] if tls else []),
     ]
 
 
