@@ -16,9 +16,11 @@ nvidia.cards_in_containers()
 models.files()
 
 firewall.engine_ports()
+gateway.first_certificates()
 stacks.files()
 stacks.containers()
 models.ollama_library()
 gateway.configuration()
+gateway.certificates()
 
 readiness.every_model_answers()

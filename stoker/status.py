@@ -21,7 +21,7 @@ from stoker.facts.state import Container, HostState, parse
 from stoker.ready.stamp import is_proven
 from stoker.render.gateway import config_identity
 from stoker.smoke.ssh import AccessError, Login, Shell, logins
-from stoker.smoke.target import base_url
+from stoker.smoke.target import base_url, gateway_url
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
@@ -195,7 +195,7 @@ def _gateway(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> Gatewa
         wanted = config_identity(gateway, backends(fleet, gateway))
         health = "ready" if answer == wanted else "stale" if answer else "silent"
     models = tuple(pool.model for pool in gateway.pools)
-    return GatewayStatus(gateway.container, base_url(host.address, gateway.port), models, _container(container), health)
+    return GatewayStatus(gateway.container, gateway_url(host, gateway), models, _container(container), health)
 
 
 def _container(container: Container | None) -> str:

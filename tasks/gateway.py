@@ -1,10 +1,10 @@
-"""The entry points run the configuration that stands on the disk."""
+"""The entry points run the configuration that stands on the disk, with a certificate where they speak HTTPS."""
 
 from pyinfra import host
 
 from stoker.operations.converge import converge
 from stoker.run.session import session
-from stoker.steps import gateway
+from stoker.steps import acme, gateway
 
 
 def configuration() -> None:
@@ -18,5 +18,27 @@ def configuration() -> None:
             for stack in described.stacks
             if not run.only
             for action in gateway.actions(run.fleet, described, stack, state)
+        ],
+    )
+
+
+def first_certificates() -> None:
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(
+        name="First certificates",
+        run=run,
+        step=lambda state: [action for stack in described.stacks for action in acme.placeholders(stack, state)],
+    )
+
+
+def certificates() -> None:
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(
+        name="Certificates",
+        run=run,
+        step=lambda state: [
+            action for stack in described.stacks if not run.only for action in acme.issue(described, stack, state)
         ],
     )

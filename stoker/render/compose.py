@@ -19,7 +19,7 @@ from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
 from stoker.spec.stack import Stack
-from stoker.spec.vllm import to_argv
+from stoker.spec.vllm import to_argv, version_of, with_defaults
 
 #: Where things are inside the containers.
 MODEL_DATA = "/model_data"
@@ -161,7 +161,7 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
             "--served-model-name",
             instance.model,
             *model.aliases,
-            *to_argv(instance.arguments),
+            *to_argv(with_defaults(instance.arguments, version_of(service.image))),
         ),
         volumes=(
             f"{stack.model_directory}:{MODEL_DATA}:ro",

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stoker.render import gateway_admin as admin
 from stoker.render.environment import TEMPLATES, render
-from stoker.render.gateway_protection import TLS_DIRECTORY, limit_classes, listens_on_ipv6, networks
+from stoker.render.gateway_protection import TLS_DIRECTORY, distinct, limit_classes, listens_on_ipv6, networks
 from stoker.render.gateway_routes import HEALTH_PATHS, Backend, Engine, Member, Route, model_names, routes_of
 from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, Gateway
+from stoker.spec.tls import ACME_PORT
 
 __all__ = [
     "CONFIG_DIRECTORY",
@@ -31,6 +33,8 @@ CONFIG_HEADER = "X-Stoker-Config"
 
 #: Where the container sees what the host tells the running gateway: the file ``drained``, one member's name a line.
 STATE_DIRECTORY = "/run/stoker"
+#: What certbot puts there for an authority to see.
+ACME_WEBROOT = "acme"
 #: Where the gateway shows its members' state and its metrics, to whoever is inside the container.
 INSIDE_ADDRESS = "127.0.0.2"
 
@@ -82,6 +86,19 @@ class _NginxError:
         return _error_body(self.status, self.code, self.message)
 
 
+#: Only what names its member can fail in these ways; the router answers for the pools.
+_ADMIN_ERRORS = (
+    _NginxError(
+        403,
+        "admin_only",
+        "Paths below /admin are for the gateway's administrators (admin_networks, and keys with admin, in group_data).",
+        nginx_status=admin.REFUSED,
+    ),
+    _NginxError(502, "member_unreachable", "The member that the path names cannot be reached, or broke off."),
+    _NginxError(504, "member_timeout", "The member that the path names did not answer in time."),
+)
+
+
 def render_gateway(gateway: Gateway, backends: Sequence[Backend], directory: str = CONFIG_DIRECTORY) -> dict[str, str]:
     """File name -> text of everything in the gateway's directory. The same input gives the same text.
 
@@ -104,6 +121,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
     routes = routes_of(backends)
     limits = gateway.limits
     members = _numbered(backends)
+    admin_calls = admin.calls(members) if gateway.has_admins else []
     configuration = render(
         "gateway/nginx.conf.j2",
         gateway=gateway,
@@ -119,11 +137,18 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         directory=directory,
         identity=identity,
         identity_header=CONFIG_HEADER,
-        errors=_nginx_errors(gateway),
-        unknown_path=_unknown_path(routes),
+        admin_calls=admin_calls,
+        admin_methods=admin.CALLS,
+        admin_read_seconds=admin.READ_SECONDS,
+        admin_refused=admin.REFUSED,
+        admin_networks=distinct(gateway.admin_networks),
+        errors=_nginx_errors(gateway, bool(admin_calls)),
+        unknown_path=_unknown_path(routes, bool(admin_calls)),
         retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
         networks=networks(gateway),
         tls_directory=TLS_DIRECTORY,
+        acme_port=ACME_PORT,
+        acme_webroot=f"{STATE_DIRECTORY}/{ACME_WEBROOT}",
         ipv6=listens_on_ipv6(gateway),
         limit_classes=limit_classes(gateway),
     )
@@ -260,7 +285,7 @@ def _pairs(items: Iterable[tuple[str, object]]) -> str:
     return "[\n" + "".join(lines) + "]"
 
 
-def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
+def _nginx_errors(gateway: Gateway, has_admins: bool) -> list[_NginxError]:
     limits = gateway.limits
     return [
         _NginxError(400, "bad_request", "The request is not valid HTTP.", early=True),
@@ -276,7 +301,12 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
             "Your address is in none of the networks that this gateway serves (allowed_networks in group_data).",
         ),
         _NginxError(404, "unknown_path", "The gateway has no such path."),
-        _NginxError(405, "method_not_allowed", "The gateway does not accept this method."),
+        _NginxError(
+            405,
+            "method_not_allowed",
+            "The gateway does not accept this method.",
+            headers=(("Allow", "$stoker_allow"),) if has_admins else (),
+        ),
         _NginxError(408, "request_timeout", "The request did not arrive in time."),
         _NginxError(
             413,
@@ -296,14 +326,16 @@ def _nginx_errors(gateway: Gateway) -> list[_NginxError]:
         _NginxError(500, "gateway_error", "The gateway failed; its log says why (docker logs)."),
         _NginxError(501, "not_implemented", "The gateway does not know this transfer encoding."),
         _NginxError(505, "http_version", "The gateway speaks HTTP/1.0 and HTTP/1.1.", early=True),
+        *(_ADMIN_ERRORS if has_admins else ()),
     ]
 
 
-def _unknown_path(routes: Sequence[Route]) -> str:
+def _unknown_path(routes: Sequence[Route], has_admins: bool) -> str:
     """Names the prefixes only once: nginx takes no more than 4096 bytes in one word of its configuration."""
     paths = ", ".join([route.path for route in routes if not route.prefix] + ["/v1/models", "/health", "/ready"])
     prefixes = ", ".join(dict.fromkeys(route.prefix for route in routes if route.prefix))
     below = f", and a pool's own paths below {prefixes}" if prefixes else ""
+    below += ", and an Ollama's own management below /admin/MEMBER/api" if has_admins else ""
     return _error_body(404, "unknown_path", f"The gateway has no such path. It has {paths}{below}.")
 
 

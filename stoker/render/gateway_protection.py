@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stoker.spec.gateway import Gateway
-from stoker.spec.gateway_access import ClientLimits, Tls
+from stoker.spec.gateway_access import ClientLimits
+from stoker.spec.tls import Tls
 
 #: Where the container sees the directory of the certificate.
 TLS_DIRECTORY = "/etc/nginx/stoker-tls"
@@ -42,9 +44,13 @@ def limit_classes(gateway: Gateway) -> list[LimitClass]:
 
 
 def networks(gateway: Gateway) -> list[str]:
-    """Each once; loopback stands in the template."""
-    written = [str(ipaddress.ip_network(network)) for network in gateway.allowed_networks]
-    return [network for network in dict.fromkeys(written) if network not in _LOOPBACK]
+    """Who may come in, without loopback, which stands in the template."""
+    return [network for network in distinct(gateway.allowed_networks) if network not in _LOOPBACK]
+
+
+def distinct(written: Iterable[str]) -> list[str]:
+    """Each network once, written as nginx takes it."""
+    return list(dict.fromkeys(str(ipaddress.ip_network(network)) for network in written))
 
 
 def tls_volume(tls: Tls) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from stoker.smoke import answers, curl, spread, stream, texts
 from stoker.smoke.check import Check, CheckFailed, Trace
@@ -18,6 +18,7 @@ from stoker.smoke.checks_instance import (
     long_texts,
     two_texts,
 )
+from stoker.smoke.pinned import CA_VARIABLE
 from stoker.smoke.target import GATEWAY_KEY, Entrance, Member
 from stoker.spec.fleet import Fleet
 from stoker.spec.gateway import Pool
@@ -30,13 +31,13 @@ _STREAM_TOKENS = (64, 256, 1024)
 def checks(fleet: Fleet, entrance: Entrance, witness: HostWitness, seconds: int) -> Iterator[Check]:
     """``seconds`` bounds each request."""
     pools = entrance.gateway.pools
-    yield _check(entrance, "/health", curl.Request(f"{entrance.url}/health", seconds=seconds), _health)
+    yield _check(entrance, "/health", _request(entrance, "/health", seconds), _health)
     if entrance.gateway.keys and not entrance.key:
         yield Check("key", entrance.host.name, entrance.gateway.container, _no_key, gateway=_id(entrance))
         return
     names = [pool.model for pool in pools]
     key = next((member.key for pool in pools for member in entrance.members(fleet, pool) if member.key), None)
-    request = curl.Request(f"{entrance.url}/v1/models", key=key, seconds=seconds)
+    request = _request(entrance, "/v1/models", seconds, key)
     yield _check(entrance, "/v1/models", request, lambda answer: answers.models(answer, names))
     for pool in pools:
         members = entrance.members(fleet, pool)
@@ -44,12 +45,10 @@ def checks(fleet: Fleet, entrance: Entrance, witness: HostWitness, seconds: int)
         if pool.kind == "chat":
             yield _stream(entrance, pool, members[0], seconds)
         else:
-            url = entrance.url + EMBEDDINGS_PATH
             yield long_texts(
                 f"long text by {pool.name}",
                 members[0],
-                url,
-                seconds,
+                _request(entrance, EMBEDDINGS_PATH, seconds, members[0].key),
                 (entrance.host.name, entrance.gateway.container),
                 _id(entrance),
             )
@@ -67,13 +66,11 @@ def _routes(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Ite
 
     for prefix in ("", pool.prefix):
         if prefix is not None:
-            request = curl.Request(entrance.url + prefix + path, body, member.key, seconds)
+            request = _request(entrance, prefix + path, seconds, member.key, body)
             yield _check(entrance, f"{prefix}{path} {pool.model}", request, evaluate)
 
 
 def _stream(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Check:
-    url = entrance.url + CHAT_PATH
-
     def run(trace: Trace) -> str:
         *first, last = (chat_body(pool.model, texts.COUNT, tokens=tokens, stream=True) for tokens in _STREAM_TOKENS)
         for body in first:
@@ -83,14 +80,23 @@ def _stream(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Che
 
     def once(body: dict[str, object], trace: Trace) -> str:
         # Not what ran, but what shows the same to a person: curl -N prints each piece as it comes.
-        trace.commands.append(
-            curl.printed(curl.Request(url, body, member.key, seconds)).replace("curl -q", "curl -N -q", 1)
-        )
-        found = stream.read(url, body, member.key, seconds)
+        request = _request(entrance, CHAT_PATH, seconds, member.key, body)
+        trace.commands.append(curl.printed(request).replace("curl -q", "curl -N -q", 1))
+        found = stream.read(request)
         trace.request_ids += [found.request_id] if found.request_id else []
         return stream.evaluate(found, pool.model)
 
     return Check(f"stream of {pool.model}", entrance.host.name, entrance.gateway.container, run, gateway=_id(entrance))
+
+
+def _request(
+    entrance: Entrance,
+    path: str,
+    seconds: int,
+    key: curl.Key | None = None,
+    body: Mapping[str, object] | None = None,
+) -> curl.Request:
+    return curl.Request(entrance.url + path, body, key, seconds, entrance.connect)
 
 
 def _check(entrance: Entrance, name: str, request: curl.Request, evaluate: Callable[[curl.Answer], str]) -> Check:
@@ -104,6 +110,12 @@ def _check(entrance: Entrance, name: str, request: curl.Request, evaluate: Calla
 
 
 def _health(answer: curl.Answer) -> str:
+    if "certificate" in answer.error:
+        raise CheckFailed(
+            "a certificate that curl trusts here",
+            answer.excerpt(),
+            f"an authority of your own: {CA_VARIABLE}=ITS-CERTIFICATE.pem stoker smoke; another name: `tls.domain` in group_data",
+        )
     if answer.status != 200 or answer.body.strip() != "OK":
         raise CheckFailed(
             "HTTP 200 with the text OK", answer.excerpt(), "see whether the gateway runs (docker ps -a, docker logs)"

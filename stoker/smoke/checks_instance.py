@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from stoker.smoke import answers, curl, curl_there, texts
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
@@ -34,7 +35,7 @@ def checks(fleet: Fleet, member: Member, witness: HostWitness, seconds: int) -> 
             yield check(name, CHAT_PATH, chat_body(model, question), lambda answer: answers.chat(answer, model))
         return
     yield check("embeddings", EMBEDDINGS_PATH, embeddings_body(model), lambda answer: two_texts(answer, member))
-    yield long_texts("long text", member, url + EMBEDDINGS_PATH, seconds, by=by)
+    yield long_texts("long text", member, curl.Request(url + EMBEDDINGS_PATH, key=member.key, seconds=seconds), by=by)
     if member.instance.engine == "ollama":
         yield check("on the GPU", "/api/ps", None, lambda answer: answers.resident(answer, model))
 
@@ -85,15 +86,14 @@ def two_texts(answer: curl.Answer, member: Member) -> str:
 def long_texts(
     name: str,
     member: Member,
-    url: str,
-    seconds: int,
+    request: curl.Request,
     of: tuple[str, str] | None = None,
     gateway: tuple[str, str] | None = None,
     by: HostWitness | None = None,
 ) -> Check:
     """A text of 6000 words and its first 2500 have different vectors: the engine reads past Ollama's usual 2048 tokens.
 
-    ``of`` is host and subject when the check is not the member's own but a gateway's.
+    ``request`` lacks the texts. ``of`` is host and subject when the check is not the member's own but a gateway's.
     """
     model = member.instance.model
 
@@ -103,7 +103,7 @@ def long_texts(
                 f"{model} takes {member.context} tokens by its description; the text needs {texts.LONG_TOKENS}"
             )
         body: dict[str, object] = {"model": model, "input": [texts.long_text(), texts.cut_text()]}
-        answer = ask(curl.Request(url, body, member.key, seconds), trace, by)
+        answer = ask(replace(request, body=body), trace, by)
         long, cut = answers.embeddings(answer, model, 2, member.dimensions)
         return answers.differ(
             long,

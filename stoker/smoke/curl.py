@@ -35,6 +35,8 @@ class Request:
     body: Mapping[str, object] | None = None
     key: Key | None = None
     seconds: int = 20
+    #: ``address:port`` to ask in place of the URL's own.
+    connect: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def words(request: Request, data: Sequence[str]) -> list[str]:
     """The command line with the options ``data`` where there is a body. A key is read from standard input."""
     line = ["curl", "-q", "-sS", "-i", "--noproxy", "*"]
     line += ["--connect-timeout", str(CONNECT_SECONDS), "--max-time", str(request.seconds), "-w", _TRAILER, request.url]
+    if request.connect:
+        line += ["--connect-to", f"::{request.connect}"]
     if request.key is not None:
         line += ["-H", "@-"]  # from standard input: a command line shows in the process list
     return line if request.body is None else [*line, "-H", "Content-Type: application/json", *data]

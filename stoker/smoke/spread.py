@@ -14,7 +14,8 @@ from stoker.smoke import gateway_log
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
 from stoker.smoke.checks_host import ACCESS, HostWitness
 from stoker.smoke.checks_instance import CHAT_PATH, EMBEDDINGS_PATH, chat_body, embeddings_body
-from stoker.smoke.curl import CONNECT_SECONDS, Key
+from stoker.smoke.curl import CONNECT_SECONDS, Request
+from stoker.smoke.pinned import CA_VARIABLE, pinned, trusted
 from stoker.smoke.ssh import AccessError
 from stoker.smoke.target import Entrance, Member
 from stoker.smoke.texts import COUNT
@@ -38,11 +39,8 @@ class _Idle(CheckFailed):
 class Load:
     """Equal requests, sent at once."""
 
-    url: str
-    body: Mapping[str, object]
-    key: Key | None
+    request: Request
     count: int
-    seconds: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class Reply:
 def check(entrance: Entrance, pool: Pool, members: Sequence[Member], witness: HostWitness, seconds: int) -> Check:
     """Every member of the pool answers some of the requests."""
     path, body = _request(pool.kind, pool.model)
-    load = Load(entrance.url + path, body, members[0].key, min(_ROUNDS * len(members), _MOST_REQUESTS), seconds)
+    request = Request(entrance.url + path, body, members[0].key, seconds, entrance.connect)
+    load = Load(request, min(_ROUNDS * len(members), _MOST_REQUESTS))
     container = entrance.gateway.container
 
     def run(trace: Trace) -> str:
@@ -91,16 +90,27 @@ def check(entrance: Entrance, pool: Pool, members: Sequence[Member], witness: Ho
 
 
 def send(load: Load) -> list[Reply]:
-    """All requests at once, each bounded by ``load.seconds``."""
-    headers = {"Authorization": f"Bearer {load.key.value}"} if load.key else {}
+    """All requests at once, each bounded by its own seconds."""
+    request = load.request
+    to = pinned(request.url, request.connect)
+    headers = {**to.headers, **({"Authorization": f"Bearer {request.key.value}"} if request.key else {})}
     limits = httpx.Limits(max_connections=load.count)
+    try:
+        authorities = trusted()
+    except OSError as error:
+        return [Reply(0, "", f"{CA_VARIABLE}: {error}")] * load.count
     with httpx.Client(
-        trust_env=False, timeout=httpx.Timeout(load.seconds, connect=CONNECT_SECONDS), limits=limits
+        trust_env=False,
+        timeout=httpx.Timeout(request.seconds, connect=CONNECT_SECONDS),
+        limits=limits,
+        verify=authorities,
     ) as client:
 
         def one(_: int) -> Reply:
             try:
-                response = client.post(load.url, json=dict(load.body), headers=headers)
+                response = client.post(
+                    to.url, json=dict(request.body or {}), headers=headers, extensions=dict(to.extensions)
+                )
             except httpx.HTTPError as error:
                 return Reply(0, "", f"{type(error).__name__}: {error}")
             return Reply(response.status_code, response.headers.get("x-request-id", ""), response.text[:300])

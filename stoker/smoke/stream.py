@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
 from stoker.smoke import answers
 from stoker.smoke.check import CheckFailed
-from stoker.smoke.curl import CONNECT_SECONDS, Key
+from stoker.smoke.curl import CONNECT_SECONDS, Request
+from stoker.smoke.pinned import pinned, trusted
 
 #: An answer that was held back somewhere comes within a few milliseconds; no engine writes this many tokens that fast.
 _LEAST_GAP_SECONDS = 0.02
@@ -47,16 +48,21 @@ class Stream:
         return b"".join(piece.data for piece in self.pieces).decode("utf-8", "replace")
 
 
-def read(url: str, body: Mapping[str, object], key: Key | None, seconds: int) -> Stream:
-    """Send the request and note when each piece arrives. Gives up after ``seconds``; raises nothing for the network's faults."""
-    headers = {"Authorization": f"Bearer {key.value}"} if key else {}
+def read(request: Request) -> Stream:
+    """Send the request and note when each piece arrives. Gives up after its seconds; raises nothing for the network's faults."""
+    to, seconds = pinned(request.url, request.connect), request.seconds
+    headers = {**to.headers, **({"Authorization": f"Bearer {request.key.value}"} if request.key else {})}
     started = time.monotonic()
     pieces: list[Piece] = []
     status, content_type, request_id = 0, "", ""
     try:
         with (
-            httpx.Client(trust_env=False, timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS)) as client,
-            client.stream("POST", url, json=dict(body), headers=headers) as response,
+            httpx.Client(
+                trust_env=False, timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS), verify=trusted()
+            ) as client,
+            client.stream(
+                "POST", to.url, json=dict(request.body or {}), headers=headers, extensions=dict(to.extensions)
+            ) as response,
         ):
             status, content_type = response.status_code, response.headers.get("content-type", "")
             request_id = response.headers.get("x-request-id", "")
@@ -65,7 +71,7 @@ def read(url: str, body: Mapping[str, object], key: Key | None, seconds: int) ->
                 pieces.append(Piece(elapsed, data))
                 if elapsed > seconds:
                     return Stream(status, content_type, request_id, pieces, f"not finished after {seconds} s")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:
         return Stream(status, content_type, request_id, pieces, f"{type(error).__name__}: {error}")
     return Stream(status, content_type, request_id, pieces)
 

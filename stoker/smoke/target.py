@@ -67,7 +67,13 @@ class Entrance:
 
     @property
     def url(self) -> str:
-        return base_url(self.host.address, self.gateway.port)
+        return gateway_url(self.host, self.gateway)
+
+    @property
+    def connect(self) -> str:
+        """``address:port`` of this very gateway, where its URL has a name that may lead elsewhere."""
+        tls = self.gateway.tls
+        return _at(self.host.address, self.gateway.tls_port or 0) if tls and tls.domain else ""
 
     @property
     def key(self) -> Key | None:
@@ -81,7 +87,18 @@ class Entrance:
 
 
 def base_url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return f"http://{_at(address, port)}"
+
+
+def gateway_url(host: Host, gateway: Gateway) -> str:
+    """Where clients reach it: by HTTPS if it speaks that."""
+    if gateway.tls is None or gateway.tls_port is None:
+        return base_url(host.address, gateway.port)
+    return f"https://{_at(gateway.tls.domain or host.address, gateway.tls_port)}"
+
+
+def _at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def members(fleet: Fleet) -> list[Member]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
@@ -96,7 +95,7 @@ def _vllm_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[P
             f"write 'tensor-parallel-size': {len(gpus)} in `arguments`, or change `gpus`",
             instance.name,
         )
-    for argument, reason, remedy in vllm.problems_of(arguments, _version(host.image_of(instance))):
+    for argument, reason, remedy in vllm.problems_of(arguments, vllm.version_of(host.image_of(instance))):
         yield problem(f"arguments[{argument!r}]", arguments[argument], reason, remedy, instance.name)
 
 
@@ -119,12 +118,6 @@ def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
                 "lower gpu-memory-utilization, or move an instance to another GPU",
                 names,
             )
-
-
-def _version(image: str) -> str:
-    """``vllm/vllm-openai:v0.19.1`` -> 0.19.1; empty when the tag is not a plain version."""
-    match = re.fullmatch(r".*:v?(\d+(?:\.\d+)+)", image.partition("@")[0])
-    return match.group(1) if match else ""
 
 
 def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
@@ -233,6 +226,13 @@ def _access_problems(fleet: Fleet, host: Host, gateway: Gateway, where: str) -> 
             list(gateway.keys),
             "`strict` asks for keys, and the gateway has none",
             "run `stoker key new NAME` and add the line that it prints, or remove `strict`",
+        )
+    if host.settings.strict and gateway.tls and gateway.plain_port:
+        yield problem(
+            "tls.port",
+            gateway.tls.port,
+            f"`strict` leaves no plain port beside HTTPS, and {gateway.plain_port} would stay one: keys would travel in the clear",
+            f"remove it: {gateway.plain_port} then speaks HTTPS; or remove `strict`",
         )
     if gateway.keys:
         for pool in gateway.pools:

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
-from stoker.spec.gateway_access import ClientLimits, Key, Tls, key_problems
+from stoker.spec.gateway_access import ClientLimits, Key, key_problems, outside
+from stoker.spec.tls import ACME_PORT, Tls
 
 #: What a pool's model does. It decides which paths choose the pool (docs/gateway.md has the table).
 Kind = Literal["chat", "embeddings"]
 
 #: First parts of paths that the gateway itself serves.
-RESERVED_PREFIXES = frozenset({"/v1", "/api", "/health", "/ready", "/stoker"})
+RESERVED_PREFIXES = frozenset({"/v1", "/api", "/admin", "/health", "/ready", "/stoker"})
 
 #: Names of the gateway's own scripts, which lie beside its configuration.
 SCRIPTS = ("router.js", "members.js", "health.js", "metrics.js")
@@ -100,12 +101,14 @@ class Gateway(Spec):
     allowed_networks: tuple[Network, ...] = ()
     #: With keys, every request needs one of them.
     keys: tuple[Key, ...] = ()
+    #: From here, and with a key that is an `admin`, Ollama's own management is offered as well; otherwise to nobody.
+    admin_networks: tuple[Network, ...] = ()
     client_limits: ClientLimits = ClientLimits()
     tls: Tls | None = None
     #: Shows what the gateway counts, for a Prometheus in one of the allowed networks; without a key.
     metrics_port: Port | None = None
 
-    @field_validator("pools", "allowed_networks", "keys", mode="before")
+    @field_validator("pools", "allowed_networks", "admin_networks", "keys", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -126,19 +129,52 @@ class Gateway(Spec):
         return keys
 
     @property
+    def has_admins(self) -> bool:
+        return bool(self.admin_networks) or any(key.admin for key in self.keys)
+
+    @model_validator(mode="after")
+    def _administrators_are_clients(self) -> Gateway:
+        strangers = outside(self.admin_networks, self.allowed_networks)
+        if strangers:
+            raise ValueError(
+                f"admin_networks has {', '.join(strangers)}, which is in none of allowed_networks, so nobody there gets in; "
+                "add it there, or remove it here"
+            )
+        return self
+
+    @property
+    def plain_port(self) -> int | None:
+        """Where clients may speak HTTP without TLS."""
+        return self.port if self.tls is None or self.tls.port else None
+
+    @property
+    def tls_port(self) -> int | None:
+        return (self.tls.port or self.port) if self.tls else None
+
+    @property
+    def health_url(self) -> str:
+        """For the host itself."""
+        return f"{'http' if self.plain_port else 'https'}://127.0.0.1:{self.port}/health"
+
+    @property
     def ports(self) -> list[int]:
         """Every port that is published on the host."""
-        others = [self.tls.port if self.tls else None, self.metrics_port]
-        return [self.port, *(port for port in others if port)]
+        acme = ACME_PORT if self.tls and self.tls.acme else None
+        return [port for port in (self.plain_port, self.tls_port, self.metrics_port, acme) if port]
 
     @model_validator(mode="after")
     def _different_ports(self) -> Gateway:
         if self.tls and self.tls.port == self.port:
-            raise ValueError(f"port {self.port} is the plain one; choose another for tls, for instance 11443")
-        if self.metrics_port and self.metrics_port in (self.port, self.tls and self.tls.port):
+            raise ValueError(
+                f"port {self.port} is the plain one; choose another for tls, for instance 11443, or remove it from tls: "
+                f"{self.port} then speaks HTTPS"
+            )
+        if self.metrics_port and self.metrics_port in (self.port, self.tls_port):
             raise ValueError(
                 f"port {self.metrics_port} is the clients'; choose another metrics_port, for instance 9436"
             )
+        if len(set(self.ports)) < len(self.ports):
+            raise ValueError(f"port {ACME_PORT} is where the authority of acme asks; choose another for the gateway")
         return self
 
     @field_validator("pools")

@@ -1,15 +1,17 @@
-"""Who may use a gateway, and how much: networks, keys, limits for each client, TLS."""
+"""Who may use a gateway, and how much: networks, keys, limits for each client."""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from stoker.spec.base import AbsolutePath, Port, Spec, form
+from stoker.spec.base import Spec, form
 
 #: Stands in the log, never beside the key itself.
 KeyName = Annotated[
@@ -45,6 +47,8 @@ class Key(Spec):
     sha256: Annotated[str, form(r"^[0-9a-f]{64}$", "64 digits 0-9 a-f; `stoker key new NAME` prints them")]
     #: Instead of the gateway's `client_limits`.
     limits: ClientLimits | None = None
+    #: Opens Ollama's own management too.
+    admin: bool = False
 
     @field_validator("sha256")
     @classmethod
@@ -54,32 +58,17 @@ class Key(Spec):
         return value
 
 
-class Tls(Spec):
-    """A further port that speaks HTTPS, with the site's own certificate. Both files lie on the gateway's host."""
+def outside(networks: Iterable[str], allowed: Iterable[str]) -> list[str]:
+    """Those that lie in no single one of the allowed networks."""
+    wide = [ipaddress.ip_network(network) for network in allowed]
+    return [network for network in networks if not any(_within(ipaddress.ip_network(network), one) for one in wide)]
 
-    port: Port
-    #: The certificate and those between it and its authority, in this order, as PEM.
-    certificate: AbsolutePath
-    #: Its private key, as PEM, without a passphrase; of root, mode 600.
-    key: AbsolutePath
 
-    @property
-    def directory(self) -> str:
-        """What the container sees: the directory, so that a renewed file is seen too."""
-        return self.certificate.rpartition("/")[0]
-
-    @model_validator(mode="after")
-    def _one_directory(self) -> Tls:
-        if self.key.rpartition("/")[0] != self.directory or self.key == self.certificate:
-            raise ValueError(
-                "certificate and key must be two files in one directory, which the gateway's container sees"
-            )
-        if self.directory in ("", "/etc", "/etc/stoker", "/etc/ssl", "/root", "/home", "/var", "/usr", "/opt"):
-            raise ValueError(
-                f"the gateway's container sees the whole directory {self.directory or '/'}; "
-                "keep the two files in one of their own, for instance /etc/stoker/tls"
-            )
-        return self
+def _within(network: IPv4Network | IPv6Network, wide: IPv4Network | IPv6Network) -> bool:
+    first, last = int(network.network_address), int(network.broadcast_address)
+    return (
+        network.version == wide.version and int(wide.network_address) <= first and last <= int(wide.broadcast_address)
+    )
 
 
 def key_problems(keys: Iterable[Key]) -> list[str]:

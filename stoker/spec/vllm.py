@@ -53,7 +53,26 @@ OURS = {
 NEEDS = {"enable-auto-tool-choice": "tool-call-parser", "enable-log-outputs": "enable-log-requests"}
 
 
+#: Every instance gets these unless its `arguments` say otherwise. A gateway asks each engine for its health once a second; with a line for
+#: every answer the log would soon hold nothing else, and what the engine said when it started would be rotated away.
+DEFAULTS: Mapping[str, Argument] = {"disable-access-log-for-endpoints": "/health,/metrics"}
+#: The first version that has the defaults' arguments; an earlier one would refuse to start.
+_DEFAULTS_SINCE = (0, 16)
+
+
 Finding = tuple[str, str, str]
+
+
+def version_of(image: str) -> str:
+    """``vllm/vllm-openai:v0.19.1`` -> 0.19.1; empty when the tag is not a plain version."""
+    match = re.fullmatch(r".*:v?(\d+(?:\.\d+)+)", image.partition("@")[0])
+    return match.group(1) if match else ""
+
+
+def with_defaults(arguments: Mapping[str, Argument], version: str) -> Mapping[str, Argument]:
+    """The arguments that the engine starts with. Of an unknown version nothing is known, so it gets what is written and no more."""
+    known_to_have = version and tuple(map(int, version.split("."))) >= _DEFAULTS_SINCE
+    return {**(DEFAULTS if known_to_have else {}), **arguments}
 
 
 def problems_of(arguments: Mapping[str, Argument], version: str) -> list[Finding]:

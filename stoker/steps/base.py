@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
+from stoker.steps import acme
 from stoker.steps.action import Action
 from stoker.steps.packages import Package, install, missing
 
@@ -11,7 +12,7 @@ _ALWAYS = (Package("ca-certificates"), Package("curl"), Package("iproute2"), Pac
 
 
 def packages(host: Host) -> list[Package]:
-    return [*_ALWAYS, *([] if host.settings.firewall == "off" else [Package("nftables")])]
+    return [*_ALWAYS, *([] if host.settings.firewall == "off" else [Package("nftables")]), *acme.packages(host)]
 
 
 def actions(host: Host, state: HostState) -> list[Action]:

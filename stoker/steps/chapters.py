@@ -8,6 +8,7 @@ from __future__ import annotations
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
+    acme,
     base,
     docker,
     driver,
@@ -38,6 +39,7 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
         "GPUs in containers": images.probes(host, state),
         "Model files": models.actions(host, state, None),
         "Engine ports": firewall.actions(fleet, host, state),
+        "First certificates": [action for entry in host.stacks for action in acme.placeholders(entry, state)],
         "Stack files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "Containers": [
             *stack.forgotten(host, state),
@@ -47,4 +49,5 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
         "Gateway configuration": [
             action for entry in host.stacks for action in gateway.actions(fleet, host, entry, state)
         ],
+        "Certificates": [action for entry in host.stacks for action in acme.issue(host, entry, state)],
     }

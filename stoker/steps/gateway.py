@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 
-from stoker.facts.paths import HOST_STATE
 from stoker.facts.probe import HttpProbe
 from stoker.facts.state import HostState
 from stoker.render.compose import services
@@ -12,6 +11,7 @@ from stoker.render.gateway import CONFIG_DIRECTORY, CONFIG_HEADER, config_identi
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.stack import Stack
+from stoker.steps import acme
 from stoker.steps.action import Action
 from stoker.steps.stack import backends, container_reason, uuids
 
@@ -19,7 +19,7 @@ from stoker.steps.stack import backends, container_reason, uuids
 def probe(stack: Stack) -> HttpProbe | None:
     if stack.gateway is None:
         return None
-    return HttpProbe(_answer(stack), f"http://127.0.0.1:{stack.gateway.port}/health", header=CONFIG_HEADER)
+    return HttpProbe(_answer(stack), stack.gateway.health_url, header=CONFIG_HEADER)
 
 
 def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Action]:
@@ -34,16 +34,13 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
     renewed = _renewed(gateway, state)
     if state.answers.get(_answer(stack)) == identity and not renewed:
         return []
-    url = f"http://127.0.0.1:{gateway.port}/health"
     configuration = f"{CONFIG_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
-    loaded = (
-        f"curl -q -s --noproxy '*' -m 2 -o /dev/null -D - {url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
-    )
+    loaded = f"curl -q -s -k --noproxy '*' -m 2 -o /dev/null -D - {gateway.health_url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
     what = f"configuration {identity}" + (
-        f" and the certificate {gateway.tls.certificate}" if gateway.tls and renewed else ""
+        f" and the certificate {gateway.tls.certificate_file}" if gateway.tls and renewed else ""
     )
-    note = f" && echo {renewed} >{shlex.quote(_record(gateway))}" if renewed else ""
+    note = f" && echo {renewed} >{shlex.quote(acme.note(gateway))}" if renewed else ""
     return [
         Action(
             f"reload {gateway.container} with {what}",
@@ -56,18 +53,14 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
 def contents(stack: Stack) -> list[str]:
     """The certificate, and what was noted when it was read last."""
     gateway = stack.gateway
-    return [gateway.tls.certificate, _record(gateway)] if gateway and gateway.tls else []
-
-
-def _record(gateway: Gateway) -> str:
-    return f"{HOST_STATE}/certificate-{gateway.container}"
+    return [gateway.tls.certificate_file, acme.note(gateway), *acme.contents(stack)] if gateway and gateway.tls else []
 
 
 def _renewed(gateway: Gateway, state: HostState) -> str:
     """The digest of a certificate that nginx has not been told to read; empty without one. nginx reads it at a reload only."""
-    file = state.files.get(gateway.tls.certificate) if gateway.tls else None
+    file = state.files.get(gateway.tls.certificate_file) if gateway.tls else None
     digest = file.digest if file else ""
-    return digest if digest != state.contents.get(_record(gateway), "").strip() else ""
+    return digest if digest != state.contents.get(acme.note(gateway), "").strip() else ""
 
 
 def _answer(stack: Stack) -> str:

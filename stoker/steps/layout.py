@@ -11,6 +11,7 @@ from stoker.render.compose import gpu_turn
 from stoker.render.environment import TEMPLATES
 from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import GpuName
+from stoker.steps import acme
 from stoker.steps.action import Action, File, write_files
 
 SECRETS = "/etc/stoker"
@@ -41,10 +42,14 @@ def directories(host: Host) -> dict[str, str]:
 
 
 def tools(host: Host) -> list[File]:
-    """Programs that run on the host's containers, readable and not writable there."""
+    """Programs that run in the host's containers, readable and not writable there, and one for certbot."""
     root = f"{host.settings.stack_root}/bin"
     fetch = (TEMPLATES / "fetch-model.py").read_text(encoding="utf-8")
-    return [File(f"{root}/gpu-turn.py", gpu_turn(), "755"), File(f"{root}/fetch-model.py", fetch, "755")]
+    return [
+        File(f"{root}/gpu-turn.py", gpu_turn(), "755"),
+        File(f"{root}/fetch-model.py", fetch, "755"),
+        *acme.tools(host),
+    ]
 
 
 def lock_files(host: Host, state: HostState) -> list[str]:

@@ -8,6 +8,7 @@ from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
+    acme,
     base,
     docker,
     driver,
@@ -68,7 +69,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         files=[*dict.fromkeys(files)],
         file_patterns=[f"{HOST_LOCKS}/*.lock"],
         contents=contents,
-        units=[docker.UNIT, toolkit.PERSISTENCE, firewall.UNIT],
+        units=[docker.UNIT, toolkit.PERSISTENCE, firewall.UNIT, *acme.units(host)],
         images=host.images(),
         # Where images are, or will be, kept: the data-root, or containerd's own directory. The probe adds the daemon's word.
         disks=[

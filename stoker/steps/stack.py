@@ -64,7 +64,7 @@ def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
     return [
         compose_path(host, stack),
         *(file.path for file in gateway_files(fleet, host, stack)),
-        *([tls.certificate, tls.key] if tls else []),
+        *([tls.certificate_file, tls.key_file] if tls else []),
     ]
 
 
@@ -150,9 +150,8 @@ def _gateway_answers(reasons: Collection[str], stack: Stack) -> str:
     """Wait until a gateway that was made answers, so that what it has loaded can be asked. At most 10 s; the next chapter judges."""
     if stack.gateway is None or stack.gateway.service not in reasons:
         return ""
-    url = f"http://127.0.0.1:{stack.gateway.port}/health"
     return (
-        f"; up=$?; i=0; until curl -q -s --noproxy '*' -m 2 -o /dev/null {url}; do i=$((i+1)); "
+        f"; up=$?; i=0; until curl -q -s -k --noproxy '*' -m 2 -o /dev/null {stack.gateway.health_url}; do i=$((i+1)); "
         "test $i -lt 40 || break; sleep 0.25; done; exit $up"
     )
 

@@ -50,6 +50,10 @@ WRONG: Mapping[str, tuple[list[str], str]] = {
 }
 
 
+#: What Stoker adds by itself where it knows the version.
+QUIET: dict[str, Argument] = {"disable-access-log-for-endpoints": "/health,/metrics"}
+
+
 @dataclass(frozen=True)
 class Rendered:
     """An instance and its command line."""
@@ -117,6 +121,7 @@ def _rendered(label: str, host: Host, instance: Instance, service: Mapping[str, 
         line=words,
         model=f"{MODEL_DATA}/{model.directory}",
         served=instance.model,
-        arguments={name: value for name, value in instance.arguments.items() if value is not None},
+        arguments=(QUIET if version else {})
+        | {name: value for name, value in instance.arguments.items() if value is not None},
         version=version.group(1) if version else "",
     )

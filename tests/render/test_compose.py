@@ -50,9 +50,11 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read(host_of("embedding"), tmp_path_factory.mktemp("embedding"))
 
 
+QUIET = ["--disable-access-log-for-endpoints", "/health,/metrics"]
 LLAMA_COMMAND = [
     "/model_data/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4",
     *("--served-model-name", "llama3.1-8b"),
+    *QUIET,
     *("--dtype", "half"),
     *("--gpu-memory-utilization", "0.45"),
     *("--max-model-len", "8192"),
@@ -62,6 +64,7 @@ LLAMA_COMMAND = [
 QWEN_COMMAND = [
     "/model_data/Qwen2.5-14B-Instruct-GPTQ-Int8",
     *("--served-model-name", "qwen2.5-14b"),
+    *QUIET,
     *("--dtype", "half"),
     *("--gpu-memory-utilization", "0.85"),
     *("--max-model-len", "16384"),

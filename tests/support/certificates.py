@@ -15,16 +15,20 @@ DAY = datetime.timedelta(days=1)
 
 
 def certificate(
-    begins: datetime.datetime, days: int, name: str = "gateway.test", address: str = "127.0.0.1"
+    begins: datetime.datetime,
+    days: int,
+    name: str = "gateway.test",
+    address: str = "127.0.0.1",
+    issuer: str = "",
 ) -> tuple[str, str]:
-    """A certificate that signs itself, and its key; both PEM."""
+    """A certificate that signs itself, and its key; both PEM. ``issuer``: somebody else's name stands as its issuer."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))]
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]) if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins)

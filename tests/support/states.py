@@ -17,6 +17,7 @@ from stoker.render.firewall import rules, unit
 from stoker.render.gateway import config_identity
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
+    acme,
     base,
     docker,
     driver,
@@ -217,6 +218,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         "probes": images.probes(host, state),
         "models": models.actions(host, state, None),
         "firewall": [] if only else firewall.actions(fleet, host, state),
+        "placeholders": [action for entry in host.stacks for action in acme.placeholders(entry, state)],
         "files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "containers": [
             *([] if only else stack.forgotten(host, state)),
@@ -224,6 +226,7 @@ def steps(fleet: Fleet, host: Host, state: HostState, only: tuple[str, ...] = ()
         ],
         "ollama": ollama.actions(host, state),
         "gateway": [action for entry in host.stacks for action in gateway.actions(fleet, host, entry, state)],
+        "certificates": [action for entry in host.stacks for action in acme.issue(host, entry, state)],
     }
     return {name: actions for name, actions in chapters.items() if actions}
 

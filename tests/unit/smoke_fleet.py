@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from smoke_stand_in import StandIn
@@ -118,20 +119,26 @@ class Rack:
 
 
 @contextmanager
-def rack(environment: Mapping[str, str] | None = None, **settings: object) -> Iterator[Rack]:
-    """Everything serving; break what the test is about."""
+def rack(
+    environment: Mapping[str, str] | None = None, certificate: Path | None = None, **settings: object
+) -> Iterator[Rack]:
+    """Everything serving, the gateway by HTTPS where it has a certificate; break what the test is about."""
     with ExitStack() as stack:
 
         def served(*models: str, **values: Any) -> StandIn:
             return stack.enter_context(StandIn(models, **values).serving())
 
         engines = {"llama_0": served("llama"), "llama_1": served("llama"), "bge_0": served("bge-m3")}
-        engines["nginx_0"] = served("llama", "bge-m3", members=("llama_0", "llama_1"))
-        fleet = build_fleet([RawHost("box", host_data(engines, environment or {}) | settings, lambda _: "test")])
+        engines["nginx_0"] = served("llama", "bge-m3", members=("llama_0", "llama_1"), certificate=certificate)
+        data = host_data(engines, environment or {})
+        if certificate:
+            files = {"certificate": "/etc/stoker/tls/fullchain.pem", "key": "/etc/stoker/tls/privkey.pem"}
+            data["stacks"][0]["gateway"]["tls"] = {"domain": "gateway.test", **files}
+        fleet = build_fleet([RawHost("box", data | settings, lambda _: "test")])
         yield Rack(fleet, FakeShell(FakeDocker(engines["nginx_0"])), engines)
 
 
-def host_data(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> dict[str, object]:
+def host_data(engines: Mapping[str, StandIn], environment: Mapping[str, str]) -> dict[str, Any]:
     """What group_data would say of the host."""
     llama = {
         "engine": "vllm",

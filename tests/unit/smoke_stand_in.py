@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -39,6 +41,8 @@ class StandIn:
     late_streams: int = 0
     #: As a gateway: members whose names go into the log, in turn.
     members: tuple[str, ...] = ()
+    #: Speaks HTTPS with this certificate, whose key lies beside it as privkey.pem.
+    certificate: Path | None = None
     log: list[str] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     port: int = 0
@@ -62,6 +66,10 @@ class StandIn:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.certificate.with_name("privkey.pem"))
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         self.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

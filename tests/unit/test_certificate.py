@@ -16,6 +16,8 @@ from stoker.plan.finding import Finding
 from stoker.plan.preflight import findings
 from stoker.render.compose import compose_file
 from stoker.spec.fleet import Fleet, Host
+from stoker.spec.problems import SpecError
+from stoker.steps.gateway import probe
 from stoker.steps.questions import questions
 from stoker.steps.stack import uuids
 
@@ -110,6 +112,30 @@ def test_nginx_judges_the_configuration_with_the_certificate() -> None:
     files = {path: one for path, one in found.files.items() if not path.endswith("/router.js")}
     (action,) = steps(fleet, host, replace(found, files=files))["files"]
     assert "--volume /etc/stoker/tls:/etc/nginx/stoker-tls:ro" in action.script
+
+
+def test_strict_leaves_no_plain_port_beside_https() -> None:
+    def strict(data: Data) -> None:
+        with_tls(data)
+        data["all"]["strict"] = True
+        data["llm"]["stacks"][0]["gateway"]["keys"] = data["embedding"]["stacks"][0]["gateway"]["keys"] = [
+            {"name": "team-a", "sha256": "a" * 64}
+        ]
+
+    with pytest.raises(SpecError) as refused:
+        make_fleet(strict)
+    assert "11434 would stay one: keys would travel in the clear" in str(refused.value)
+
+    def without(data: Data) -> None:
+        strict(data)
+        del data["llm"]["stacks"][0]["gateway"]["tls"]["port"]
+
+    (stack,) = make_fleet(without).host("192.168.31.10").stacks
+    assert stack.gateway is not None
+    assert stack.gateway.plain_port is None
+    asked = probe(stack)
+    assert asked is not None
+    assert asked.url == "https://127.0.0.1:11434/health"
 
 
 def test_nothing_is_left_to_do() -> None:

@@ -49,6 +49,18 @@ def test_the_key_can_come_from_the_environment(v100: Path, llama: Path) -> None:
         assert double.get("/v1/models", authorization="Bearer secret").status_code == 200
 
 
+def test_paths_can_be_kept_out_of_the_log(v100: Path, llama: Path) -> None:
+    arguments = ("--gpu-memory-utilization", "0.3", "--max-model-len", "8192")
+    quiet = ("--disable-access-log-for-endpoints", "/health, /metrics")
+    with running(start_vllm(v100, "serve", str(llama), *arguments, *quiet)) as double:
+        double.wait_ready()
+        for path in ("/health?why=1", "/health/", "/metrics", "/v1/models"):
+            double.get(path)
+        wait_for(lambda: '"GET /v1/models HTTP/1.1" 200' in double.text(), "the last one's line")
+        lines = [line for line in double.text().splitlines() if '"GET ' in line]
+    assert [line.split('"')[1] for line in lines] == ["GET /health/ HTTP/1.1", "GET /v1/models HTTP/1.1"]
+
+
 def test_the_cache_is_in_use_while_a_request_runs(served: Double) -> None:
     with httpx.stream("POST", served.url + "/v1/chat/completions", json={**LONG, "stream": True}) as answer:
         lines = answer.iter_lines()  # kept: its end would be the stream's

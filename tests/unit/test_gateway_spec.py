@@ -53,9 +53,29 @@ def test_metrics_have_a_port_only_where_one_is_described() -> None:
     assert "choose another metrics_port" in problem(described(EMBED, metrics_port=11436))
 
 
+def test_https_takes_the_plain_port_unless_it_has_one_of_its_own() -> None:
+    files = {name: TLS[name] for name in ("certificate", "key")}
+    own = Gateway.model_validate(described(EMBED, tls=TLS))
+    assert (own.plain_port, own.tls_port, own.ports) == (11436, 11443, [11436, 11443])
+    assert own.health_url == "http://127.0.0.1:11436/health"
+    instead = Gateway.model_validate(described(EMBED, tls={**files, "domain": "llm.example.org"}))
+    assert (instead.plain_port, instead.tls_port, instead.ports) == (None, 11436, [11436])
+    assert instead.health_url == "https://127.0.0.1:11436/health"
+    assert "choose another metrics_port" in problem(described(EMBED, tls=files, metrics_port=11436))
+
+
 def test_only_conversations_have_an_affinity() -> None:
     assert Gateway.model_validate(described({**LLAMA, "affinity": "prefix"})).pools[0].affinity == "prefix"
     assert "affinity is for conversations" in problem(described({**EMBED, "affinity": "prefix"}))
+
+
+def test_administrators_are_by_network_or_key() -> None:
+    networks = {"allowed_networks": ["192.168.31.0/24", "fd00::/8"], "admin_networks": ["192.168.31.5", "fd00:1::/64"]}
+    assert Gateway.model_validate(described(EMBED, **networks)).has_admins
+    assert Gateway.model_validate(
+        described(EMBED, keys=[KEY, {**KEY, "name": "ops", "sha256": "b" * 64, "admin": True}])
+    ).has_admins
+    assert not Gateway.model_validate(described(EMBED, keys=[KEY])).has_admins
 
 
 @pytest.mark.parametrize("name", ["router.js", "members.js", "health.js", "metrics.js"])
@@ -82,6 +102,7 @@ def test_a_pool_needs_no_prefix() -> None:
         ([LLAMA, {**QWEN, "default": True}], "2 chat pools (llama, qwen) are the default"),
         ([], "at least 1 item"),
         ([{**LLAMA, "prefix": "/v1"}], "/v1 belongs to the gateway itself"),
+        ([{**LLAMA, "prefix": "/admin"}], "/admin belongs to the gateway itself"),
         ([{**LLAMA, "prefix": "/stoker"}], "/stoker belongs to the gateway itself"),
         ([{**LLAMA, "prefix": "llama"}], "pools.0.prefix"),
         ([{**LLAMA, "prefix": "/llama/"}], "pools.0.prefix"),
@@ -126,11 +147,27 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"keys": [KEY, {**KEY, "sha256": "b" * 64}]}, "2 keys have the name team-a"),
         ({"keys": [KEY, {**KEY, "name": "team-b"}]}, "team-a and team-b are the same key"),
         ({"keys": [{**KEY, "key": "sk-the-key-itself"}]}, "keys.0.key: Extra inputs"),
+        ({"keys": [{**KEY, "admin": "yes"}]}, "keys.0.admin"),
+        ({"admin_networks": ["192.168.31.5"]}, "admin_networks has 192.168.31.5, which is in none of allowed_networks"),
+        ({"admin_networks": ["10.0.0.0/7"], "allowed_networks": ["10.0.0.0/8", "::/0"]}, "has 10.0.0.0/7"),
+        ({"admin_networks": ["::/0"], "allowed_networks": ["0.0.0.0/0", "fd00::/8"]}, "has ::/0"),
+        ({"admin_networks": ["192.168.31.7/24"]}, "write 192.168.31.0/24"),
         ({"tls": {**TLS, "port": 11436}}, "port 11436 is the plain one"),
+        ({"tls": {**TLS, "domain": "https://llm.example.org"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "llm"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "192.168.31.65"}}, "tls.domain"),
+        ({"tls": {**TLS, "domain": "a.example.org; }"}}, "tls.domain"),
         ({"tls": {**TLS, "key": "/etc/stoker/keys/privkey.pem"}}, "two files in one directory"),
         ({"tls": {**TLS, "key": TLS["certificate"]}}, "two files in one directory"),
         ({"tls": {**TLS, "certificate": "tls/fullchain.pem"}}, "tls.certificate"),
         ({"tls": {**TLS, "certificate": "/etc/stoker/a.pem", "key": "/etc/stoker/b.pem"}}, "the whole directory"),
+        ({"tls": {"acme": {}}}, "acme needs the domain"),
+        ({"tls": {**TLS, "domain": "a.example.org", "acme": {}}}, "either your own or one by acme"),
+        ({"tls": {"domain": "a.example.org"}}, "certificate and key are missing"),
+        ({"tls": {"domain": "a.example.org", "certificate": TLS["certificate"]}}, "certificate and key are missing"),
+        ({"tls": {"domain": "a.example.org", "acme": {"email": "me; rm"}}}, "tls.acme.email"),
+        ({"tls": {"domain": "a.example.org", "acme": {"directory": "acme"}}}, "tls.acme.directory"),
+        ({"port": 80, "tls": {"domain": "a.example.org", "acme": {}}}, "port 80 is where the authority"),
         ({"client_limits": {"requests_per_minute": 0}}, "client_limits.requests_per_minute"),
         ({"client_limits": {"concurrent": 0}}, "client_limits.concurrent"),
         ({"client_limits": {"burst": 5}}, "burst without requests_per_minute limits nothing"),

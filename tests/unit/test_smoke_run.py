@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from smoke_fleet import Rack, rack
 from smoke_stand_in import as_json
+from support.certificates import write_pair
 
 from stoker.smoke import spread
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Result, Trace
@@ -84,6 +85,23 @@ def test_repeated_characters_fail_the_instance_alone() -> None:
         one.engines["llama_1"].content = "!!!!!!!!"
         report = smoked(one)
     assert set(failed(report)) == {"llama_1: chat", "llama_1: longer chat"}
+
+
+def test_a_gateway_by_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its certificate's name, though that name resolves nowhere; with an authority that only the variable names."""
+    certificate = write_pair(tmp_path / "tls")
+    with rack(certificate=certificate) as one:
+        port = one.engines["nginx_0"].port
+        refused = failed(smoked(one))
+        monkeypatch.setenv("CURL_CA_BUNDLE", str(certificate))
+        report = smoked(one)
+    assert {result.check.subject for result in refused.values()} == {"nginx_0"}
+    assert "CURL_CA_BUNDLE=" in refused["nginx_0: /health"].remedy
+    assert failed(report) == {}
+    assert report.passed
+    (health,) = [result for result in report.results if result.check.name == "/health"]
+    assert f"--connect-to ::127.0.0.1:{port}" in health.commands[0]
+    assert f"https://gateway.test:{port}/health" in health.commands[0]
 
 
 def test_a_dead_instance_fails_its_checks_and_the_spread() -> None:
@@ -259,7 +277,7 @@ def test_a_member_that_the_gateway_leaves_out_is_given_its_time(monkeypatch: pyt
     monkeypatch.setattr(spread, "_counts", lambda *_: next(rounds))
     monkeypatch.setattr(spread, "send", lambda load: [Reply(200, "id", "")] * load.count)
     gateway = SimpleNamespace(container="nginx")
-    entrance = SimpleNamespace(url="http://127.0.0.1", gateway=gateway, host=SimpleNamespace(name="box"))
+    entrance = SimpleNamespace(url="http://127.0.0.1", connect="", gateway=gateway, host=SimpleNamespace(name="box"))
     members = [SimpleNamespace(instance=SimpleNamespace(name=name), key=None) for name in ("a", "b")]
     pool = SimpleNamespace(kind="chat", model="m", name="pool")
     check = spread.check(

@@ -9,6 +9,7 @@ from smoke_stand_in import StandIn, as_json
 
 from stoker.smoke import stream
 from stoker.smoke.check import CheckFailed
+from stoker.smoke.curl import Request
 from stoker.smoke.stream import Piece, Stream
 
 BODY = {"model": "m", "stream": True}
@@ -16,7 +17,7 @@ BODY = {"model": "m", "stream": True}
 
 def streamed(stand_in: StandIn, seconds: int = 5) -> Stream:
     with stand_in.serving() as server:
-        return stream.read(f"http://127.0.0.1:{server.port}/v1/chat/completions", BODY, None, seconds)
+        return stream.read(Request(f"http://127.0.0.1:{server.port}/v1/chat/completions", BODY, seconds=seconds))
 
 
 def found(answer: Stream) -> str:
@@ -71,11 +72,11 @@ def test_events_that_are_not_json() -> None:
 def test_nothing_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        answer = stream.read(f"http://127.0.0.1:{taken.getsockname()[1]}/", BODY, None, 5)
+        answer = stream.read(Request(f"http://127.0.0.1:{taken.getsockname()[1]}/", BODY, seconds=5))
     assert found(answer).startswith("ConnectError")
 
 
 def test_a_server_that_never_answers_costs_the_limit_only() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        answer = stream.read(f"http://127.0.0.1:{silent.getsockname()[1]}/", BODY, None, 1)
+        answer = stream.read(Request(f"http://127.0.0.1:{silent.getsockname()[1]}/", BODY, seconds=1))
     assert found(answer).startswith("ReadTimeout")

@@ -12,6 +12,8 @@ from stoker.spec import vllm
 
 ROOT = Path(__file__).resolve().parents[2]
 
+QUIET = ["--disable-access-log-for-endpoints", "/health,/metrics"]
+
 
 def test_the_list_is_that_of_the_released_parser() -> None:
     made = runpy.run_path(str(ROOT / "scripts/vllm-arguments"), run_name="imported")["allowed"]()
@@ -86,6 +88,24 @@ def test_what_it_accepts_passes(name: str) -> None:
 )
 def test_the_words_of_the_command_line(arguments: dict[str, vllm.Argument], words: list[str]) -> None:
     assert vllm.to_argv(arguments) == words
+
+
+@pytest.mark.parametrize(
+    ("image", "written", "words"),
+    [
+        ("vllm/vllm-openai:v0.19.1", {}, QUIET),
+        ("registry.lan:5000/vllm:0.16.0@sha256:" + "0" * 64, {}, QUIET),
+        ("vllm/vllm-openai:v0.19.1", {"disable-access-log-for-endpoints": "/ping"}, [QUIET[0], "/ping"]),
+        ("vllm/vllm-openai:v0.19.1", {"disable-access-log-for-endpoints": None}, []),
+        ("vllm/vllm-openai:v0.15.1", {}, []),
+        ("registry.lan:5000/vllm:ours", {}, []),
+    ],
+    ids=str,
+)
+def test_looks_at_an_engine_are_not_logged(image: str, written: dict[str, vllm.Argument], words: list[str]) -> None:
+    given = vllm.with_defaults(written, vllm.version_of(image))
+    assert vllm.to_argv(given) == words
+    assert vllm.problems_of(given, "0.19.1") == []
 
 
 def test_what_goes_together_passes() -> None:

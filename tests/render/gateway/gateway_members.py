@@ -173,6 +173,9 @@ async def _answer(
             return False
         await _write_json(writer, member.health, _reading(member, request.path))
         return True
+    if request.method == "HEAD":
+        writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 7\r\n\r\n")
+        return True
     if request.method == "GET":
         await _write_json(writer, 200, _reading(member, request.path))
         return True

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from stoker.render.gateway import CONFIG_DIRECTORY, INSIDE_ADDRESS, Backend, ren
 from stoker.spec.gateway import Gateway, Pool
 
 T = TypeVar("T")
+#: Trusts every certificate: who speaks is known here.
+_ANY = ssl._create_unverified_context()
 PATIENCE = 10.0  # seconds; a limit for what takes milliseconds
 
 
@@ -73,6 +76,8 @@ class RunningGateway:
     identity: str
     process: subprocess.Popen[bytes]
     log_file: Path
+    #: Its own port speaks HTTPS.
+    secure: bool = False
 
     def ask(
         self,
@@ -89,7 +94,11 @@ class RunningGateway:
         ``source`` is the client's address, any of 127.0.0.0/8.
         """
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0))
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0), context=_ANY)
+            if self.secure
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0))
+        )
         with contextlib.closing(connection):
             connection.request(
                 method or ("GET" if data is None else "POST"),
@@ -249,7 +258,7 @@ def running_gateway(
     with log_file.open("ab") as log:  # like nginx itself, which opens /dev/stdout once more
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        running = RunningGateway(gateway.port, "", process, log_file)
+        running = RunningGateway(gateway.port, "", process, log_file, secure=not gateway.plain_port)
         running.identity = until(lambda: _listens_on_ipv6(running) if addresses else _health(running))
         yield running
     finally:

@@ -17,7 +17,16 @@ from pathlib import Path
 import gateway_fleet
 import pytest
 from gateway_members import Member
-from gateway_process import PATIENCE, Reply, RunningGateway, StartProtected, free_port, read_reply, until
+from gateway_process import (
+    PATIENCE,
+    Reply,
+    RunningGateway,
+    StartProtected,
+    free_port,
+    read_reply,
+    running_gateway,
+    until,
+)
 from nginx_binary import nginx_command
 from support.certificates import write_pair
 
@@ -176,3 +185,34 @@ def test_nginx_refuses_what_is_missing_or_does_not_fit(tmp_path: Path, missing: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert TLS_DIRECTORY in done.stderr or "key values mismatch" in done.stderr
+
+
+def test_an_authority_sees_the_proof_on_port_80_and_nothing_else(tmp_path: Path, all_members: list[Member]) -> None:
+    write_pair(tmp_path / "etc-tls")
+    gateway = gateway_fleet.unified_with(
+        allowed_networks=["2001:db8:1::/48"], tls={"domain": "llm.example.org", "acme": {}}
+    )
+    client, authority = "2001:db8:1::5", "2001:db8:2::5"
+    proof = tmp_path / "etc.state/acme/.well-known/acme-challenge/token"
+    proof.parent.mkdir(parents=True)
+    proof.write_text("token.thumbprint")
+    (tmp_path / "etc.state/drained").write_text("")
+    secret = proof.parents[1] / "secret"
+    secret.write_text("x")
+    with running_gateway(gateway, all_members, tmp_path / "etc", addresses=(client, authority)) as running:
+
+        def ask(url: str) -> tuple[str, str]:
+            command = ["nsenter", "--net", "-t", str(running.process.pid), "curl", "-qskg", "--path-as-is"]
+            command += ["--interface", authority, "-w", "\n%{http_code}", url]
+            body, _, status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rpartition(
+                "\n"
+            )
+            return status, body
+
+        base = "http://[::1]/.well-known/acme-challenge/"
+        assert ask(f"{base}token") == ("200", "token.thumbprint")
+        for url in (base, f"{base}other", f"{base}../secret", f"{base}..%2fsecret", f"{base}../../../drained", f"{base}../../drained",
+                    "http://[::1]/", "http://[::1]/v1/models", "http://[::1]/health", "http://[::1]/drained"):  # fmt: skip
+            assert ask(url)[0] in ("400", "403", "404"), url
+        # To the gateway itself an authority is a stranger.
+        assert ask(f"https://[::1]:{running.port}/v1/models")[0] == "403"

@@ -65,7 +65,7 @@ async def _run(listener: socket.socket, store: Store) -> int:
         access(request, response.status, time.monotonic() - began)
         return response
 
-    http = HttpServer(handle, lambda line: None)
+    http = HttpServer(handle, lambda path, line: None)
     server = await asyncio.start_server(http.connection, sock=listener)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -38,7 +38,8 @@ class HttpResponse:
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
-AccessLog = Callable[[str], None]
+AccessLog = Callable[[str, str], None]
+"""Gets a request's path and its line."""
 
 
 def json_response(content: Any, status: int = 200) -> HttpResponse:
@@ -131,7 +132,10 @@ class HttpServer:
             response = json_response({"error": about}, 500)
         phrase = HTTPStatus(response.status).phrase
         target = urllib.parse.quote(request.path + ("?" + request.query if request.query else ""), safe="/?=&%:")
-        self.access_log(f'INFO:     {request.client} - "{request.method} {target} HTTP/1.1" {response.status} {phrase}')
+        self.access_log(
+            request.path,
+            f'INFO:     {request.client} - "{request.method} {target} HTTP/1.1" {response.status} {phrase}',
+        )
         keep = request.headers.get("connection", "").lower() != "close"
         head = [f"HTTP/1.1 {response.status} {phrase}", f"date: {formatdate(time.time(), usegmt=True)}"]
         head += [f"server: {self.name}"] if self.name else []

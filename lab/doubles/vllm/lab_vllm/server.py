@@ -127,6 +127,12 @@ class Server:
         cache = json.loads(line)["cache"]
         return engine, KvCache(**cache) if cache else None
 
+    def _access(self, path: str, line: str) -> None:
+        """A line of uvicorn's access log, unless an argument keeps it out."""
+        quiet = [one.strip() for one in (self.arguments.disable_access_log_for_endpoints or "").split(",")]
+        if not self.arguments.disable_uvicorn_access_log and path not in quiet:
+            self.log.plain(line)
+
     async def _serve(self, listener: socket.socket, config: EngineConfig, engine: Engine, cache: KvCache | None) -> int:
         log = self.log
         tasks = POOLING_TASKS if config.runner == "pooling" else GENERATE_TASKS
@@ -136,9 +142,8 @@ class Server:
         api = Api(config, self.arguments, scheduler, metrics)
         api.on_dead_request = self.stopping.set
         api.kill_engine = engine.process.kill
-        access = (lambda line: None) if self.arguments.disable_uvicorn_access_log else log.plain
         idle = float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE") or KEEP_ALIVE_SECONDS)
-        http = HttpServer(api.handle, access, name="uvicorn", idle_seconds=idle)
+        http = HttpServer(api.handle, self._access, name="uvicorn", idle_seconds=idle)
         host = self.arguments.host or "0.0.0.0"
         log.info("api_server.py:596", f"Starting vLLM server on http://{host}:{self.arguments.port}")
         log.info("launcher.py:37", "Available routes are:")
