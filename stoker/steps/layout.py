@@ -27,7 +27,6 @@ def directories(host: Host) -> dict[str, str]:
             HOST_STATE,
             HOST_LOCKS,
             HOST_CACHE,
-            f"{HOST_CACHE}/vllm",
             READY,
             PROBES,
             MODELS,
