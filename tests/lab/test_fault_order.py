@@ -2,29 +2,75 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from support.commands import ROOT, run, wait_for
 from support.machine import HOSTS, Machine
 from support.project import Project
-from support.turns import CARDS, ENGINES, assert_one_at_a_time, now, turns, wait_until_served
+from support.turns import CARDS, assert_one_at_a_time, now, turns, wait_until_served
 
 pytestmark = pytest.mark.fault
 
 
-def restarts(host: Machine) -> list[str]:
-    """How often Docker's restart policy had to start each engine again."""
-    return host.sh(f"docker inspect -f '{{{{.Name}}}} {{{{.RestartCount}}}}' {' '.join(ENGINES)}").split()
+QWEN = "vllm_qwen_gpu2"
+PAIRS = ("GPU 0", "GPU 1")
+ENGINES_OF_PAIRS = tuple(name for card in PAIRS for name in CARDS[card])
+#: How often in a row: Docker pauses before it starts a container again, and twice as long each time, until one is started by hand.
+CRASHES = 4
+
+#: In the place of gpu-turn.py: no order.
+NO_ORDER = "import os, sys; engine = sys.argv[sys.argv.index('--') + 1 :]; os.execvp(engine[0], engine)"
 
 
-def test_twenty_times_all_engines_start_at_once(gpu10: Machine) -> None:
-    gpu10.set_load_seconds(1)
-    at_once = "; ".join(f"docker restart -t 5 {name} >/dev/null &" for name in ENGINES).replace("&;", "&")
-    for _ in range(20):
+def kill_at_once(names: tuple[str, ...]) -> str:
+    return f"kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {' '.join(names)})"
+
+
+def start_at_once(names: tuple[str, ...]) -> str:
+    return " ".join(f"docker restart -t 5 {name} >/dev/null &" for name in names) + " wait"
+
+
+def restarts(host: Machine, names: tuple[str, ...]) -> set[str]:
+    """How often Docker's restart policy had to start each engine again, since it was last started by hand."""
+    return set(host.sh(f"docker inspect -f '{{{{.RestartCount}}}}' {' '.join(names)}").split())
+
+
+def test_twenty_times_both_engines_of_a_card_are_killed_at_once(gpu10: Machine) -> None:
+    gpu10.set_load_seconds(0.8)
+    first = now(gpu10)
+    # vLLM ends with exit code 0 when its engine process dies, and has to come back all the same.
+    gpu10.sh(f"kill -9 $(docker top {QWEN} -eo pid,args | awk '/VLLM::EngineCore/ {{print $1}}')")
+    for number in range(20):
+        if number % CRASHES == 0:
+            begun = now(gpu10)
+            gpu10.sh(start_at_once(ENGINES_OF_PAIRS), seconds=60)
+            wait_until_served(gpu10)
+            assert_one_at_a_time(gpu10, begun, PAIRS)
         begun = now(gpu10)
-        gpu10.sh(f"{at_once} wait", seconds=60)
+        gpu10.sh(kill_at_once(ENGINES_OF_PAIRS))
         wait_until_served(gpu10)
-        assert_one_at_a_time(gpu10, begun)
-        assert restarts(gpu10) == [word for name in ENGINES for word in (f"/{name}", "0")]
+        assert_one_at_a_time(gpu10, begun, PAIRS)
+        assert restarts(gpu10, ENGINES_OF_PAIRS) == {str(number % CRASHES + 1)}, "an engine failed beside those killed"
+    died = f"docker events --since {first} --until {now(gpu10)} --filter container={QWEN} --filter event=die"
+    assert gpu10.sh(f"{died} --format '{{{{.Actor.Attributes.exitCode}}}}'").split() == ["0"]
+    assert restarts(gpu10, (QWEN,)) == {"1"}
+
+
+def test_without_the_order_they_take_each_others_memory_for_their_own(gpu10: Machine) -> None:
+    """What the test above would show if the order did not hold."""
+    program, pair = "/opt/stoker/bin/gpu-turn.py", CARDS["GPU 0"]
+    gpu10.sh(f"cp -p {program} {program}.kept && echo {shlex.quote(NO_ORDER)} >{program}")
+    try:
+        begun = now(gpu10)
+        gpu10.sh(start_at_once(pair), seconds=60)
+        wait_until_served(gpu10)
+    finally:
+        gpu10.sh(f"mv {program}.kept {program}")
+    logs = "; ".join(f"docker logs --since {begun} {name} 2>&1" for name in pair)
+    assert "EngineCore failed to start" in gpu10.sh(logs)
+    assert restarts(gpu10, pair) != {"0"}
+    gpu10.sh(start_at_once(pair), seconds=60)
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
