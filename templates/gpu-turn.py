@@ -225,9 +225,13 @@ class ReadAhead:
 
     def ended(self) -> None:
         """Say so when the reader is through."""
-        if self.reader and os.waitpid(self.reader, os.WNOHANG)[0]:
+        if not self.reader:
+            return
+        pid, status = os.waitpid(self.reader, os.WNOHANG)
+        if pid:
             self.reader = 0
-            say(f"weights read ahead in {time.monotonic() - self.begun:.1f} s")
+            end = "weights read ahead in" if status == 0 else "reading weights ahead failed after"
+            say(f"{end} {time.monotonic() - self.begun:.1f} s")
 
     def stop(self) -> None:
         """The engine reads for itself now, or there will be none."""
@@ -241,7 +245,7 @@ class ReadAhead:
 
 def read_quietly(files: list[str]) -> None:
     """Read the files, as long as the process that wants them lives, and end this process."""
-    parent = os.getppid()
+    parent, code = os.getppid(), 1
     try:
         # With it goes the kernel's idle class for the disk, where its scheduler knows one (ioprio_set(2)).
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -250,8 +254,9 @@ def read_quietly(files: list[str]) -> None:
             with open(path, "rb", buffering=0) as file:
                 while file.readinto(chunk) and os.getppid() == parent:
                     pass
+        code = 0
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def wait_for_turn(locks: Locks, ahead: ReadAhead) -> int | None:

@@ -100,14 +100,14 @@ def test_after_the_docker_daemon_is_killed_everything_serves_without_a_deploy(pr
 
 def test_when_the_holder_of_a_gpu_is_killed_its_neighbour_starts(gpu10: Machine) -> None:
     names = CARDS["GPU 0"]
-    gpu10.set_load_seconds(6)
+    gpu10.set_load_seconds(3)
     begun = now(gpu10)
     gpu10.sh(
         f"docker restart -t 5 {names[0]} >/dev/null & docker restart -t 5 {names[1]} >/dev/null & wait", seconds=60
     )
     first = wait_for("one of them has the turn", lambda: turns(gpu10, begun, names))[0]
     neighbour = next(name for name in names if name != first.name)
-    gpu10.set_load_seconds(1.5)
+    gpu10.set_load_seconds(0.8)
     gpu10.sh(f"kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {first.name})")
     wait_for(f"{neighbour} has the turn", lambda: any(t.name == neighbour for t in turns(gpu10, begun, names)), 5)
     wait_until_served(gpu10)
