@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.load_time
 
-Needs root and real vLLM for the CPU (``lab/up --real`` builds it), but not the lab. Makes a model with random weights of 2 GiB, starts the
+Needs root and real vLLM for the CPU (``lab/up --real`` builds it), but not the lab. Makes a model with random weights of 0.6 GiB, starts the
 engine four times behind gpu-turn.py as in a container, and reads the phases from its log. Nothing of a GPU is measured.
 """
 
@@ -37,7 +37,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "/tmp/code")
 import tiny
-tiny.HEADS, tiny.KV_HEADS, tiny.HEAD_VALUES = 128, 8, 64
+tiny.HEADS, tiny.KV_HEADS, tiny.HEAD_VALUES = 64, 8, 64
 tiny.llama(Path("/tmp/out/model"))
 """
 
