@@ -61,6 +61,7 @@ def test_twenty_times_both_engines_of_a_card_are_killed_at_once(gpu10: Machine) 
 def test_without_the_order_they_take_each_others_memory_for_their_own(gpu10: Machine) -> None:
     """What the test above would show if the order did not hold."""
     program, pair = "/opt/stoker/bin/gpu-turn.py", CARDS["GPU 0"]
+    gpu10.set_load_seconds(3)
     gpu10.sh(f"cp -p {program} {program}.kept && echo {shlex.quote(NO_ORDER)} >{program}")
     try:
         begun = now(gpu10)
@@ -71,6 +72,7 @@ def test_without_the_order_they_take_each_others_memory_for_their_own(gpu10: Mac
     logs = "; ".join(f"docker logs --since {begun} {name} 2>&1" for name in pair)
     assert "EngineCore failed to start" in gpu10.sh(logs)
     assert restarts(gpu10, pair) != {"0"}
+    gpu10.set_load_seconds(0.8)
     gpu10.sh(start_at_once(pair), seconds=60)
 
 
