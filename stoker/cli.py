@@ -209,6 +209,19 @@ def drain(
     _leave(run(inventory, overlays, instances, force=force, limit_seconds=seconds))
 
 
+@app.command(epilog="Examples: stoker load-time vllm_qwen_gpu2        stoker load-time vllm_qwen_gpu2@gpu10 --yes")
+def load_time(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Name of a vLLM instance.")],
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Restart an instance without its caches and with them, and tell how long each phase took. Interrupts it twice."""
+    from stoker.run.load_time import load_time as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), instance, yes=yes))
+
+
 @app.command(epilog="Example: stoker undrain vllm_llama_gpu0_0")
 def undrain(instances: Instances, inventory: Inventory = Path("inventory.py"), group_data: GroupData = None) -> None:
     """Let gateways use instances again that were drained."""

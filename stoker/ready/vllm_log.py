@@ -49,7 +49,11 @@ _MARKS: Sequence[tuple[re.Pattern[str], _Detail]] = (
         re.compile(r"Using cache directory: .*torch\.compile|Dynamo bytecode transform time:|Compiling a graph for"),
         _plain(Phase.COMPILING),
     ),
-    (re.compile(r"Directly load the compiled graph"), _plain(Phase.COMPILING, "taken from the cache")),
+    # The second by 0.19.1 with torch 2.10, which keeps what Dynamo made as well.
+    (
+        re.compile(r"Directly load (?:the compiled graph|AOT compilation)"),
+        _plain(Phase.COMPILING, "taken from the cache"),
+    ),
     (re.compile(r"torch\.compile takes? |torch\.compile took"), _plain(Phase.COMPILING)),
     # The build for CPUs has words of its own for compiling and for its cache (seen in 0.32.0).
     (re.compile(r"Warming up model for the compilation|Warming up done"), _plain(Phase.COMPILING)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import yaml
@@ -25,6 +25,7 @@ from stoker.spec.vllm import to_argv, version_of, with_defaults
 MODEL_DATA = "/model_data"
 OLLAMA_HOME = "/root/.ollama"
 LOCKS = "/run/stoker/locks"
+CACHE = "/var/cache/stoker"
 
 _VLLM_HEALTH = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=8)"
 
@@ -64,6 +65,17 @@ def services(host: Host, stack: Stack, gpu_uuids: Mapping[GpuName, str]) -> list
         found.append(_gateway(host, stack, stack.gateway))
     hashes = _hashes(host, stack, found)
     return [replace(service, configuration=hashes[service.name]) for service in found]
+
+
+def cache_directory(uuids: Collection[str]) -> str:
+    """The host's directory for what engines on these cards compile: one for each card, the first by name for several.
+
+    vLLM v0.19.1 is not safe for two processes that fill one cache: vllm_compile_cache.py is written in place
+    (compilation/backends.py), and the AOT artifact under a name that differs by process id only (compilation/decorators.py),
+    which two containers share. Whoever writes here has the first card's lock, so there is one writer at a time. Cards that
+    load side by side would find nothing of each other's anyway.
+    """
+    return f"{HOST_CACHE}/{min(uuids)}"
 
 
 def compose_file(host: Host, stack: Stack, gpu_uuids: Mapping[GpuName, str]) -> str:
@@ -152,6 +164,13 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
             *locks,
             "--health",
             "http://127.0.0.1:8000/health",
+            # vLLM itself gives up after ready_timeout; who still holds the turn long after that will not let go.
+            "--max-hold",
+            str(2 * host.settings.ready_timeout),
+            "--weights",
+            f"{MODEL_DATA}/{model.directory}",
+            "--cache",
+            CACHE,
             "--",
             "vllm",
             "serve",
@@ -166,9 +185,9 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
         volumes=(
             f"{stack.model_directory}:{MODEL_DATA}:ro",
             f"{host.settings.stack_root}/bin:/stoker:ro",
-            f"{HOST_LOCKS}:{LOCKS}:ro",
-            # Compiled graphs outlive the container, so that only the first start pays for them.
-            f"{HOST_CACHE}/vllm:/root/.cache/vllm",
+            f"{HOST_LOCKS}:{LOCKS}",
+            # Compiled graphs and kernels outlive the container, so that only the first start on a card pays for them.
+            f"{cache_directory(uuids)}:{CACHE}",
         ),
         environment={
             **service.environment,
@@ -178,6 +197,9 @@ def _vllm(host: Host, stack: Stack, instance: Instance, uuids: list[str], servic
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_ENGINE_READY_TIMEOUT_S": str(host.settings.ready_timeout),
+            "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
+            "TRITON_CACHE_DIR": f"{CACHE}/triton",
+            "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
             **instance.environment,
         },
         healthcheck=("CMD", "python3", "-c", _VLLM_HEALTH),

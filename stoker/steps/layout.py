@@ -28,7 +28,6 @@ def directories(host: Host) -> dict[str, str]:
             HOST_STATE,
             HOST_LOCKS,
             HOST_CACHE,
-            f"{HOST_CACHE}/vllm",
             READY,
             PROBES,
             MODELS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.commands import ROOT, run
 from support.machine import GPU10, GPU65, HOSTS, INTERNET, Machine
-from support.project import CHECKOUT, Project, Served, copy_to
+from support.project import CHECKOUT, Project, Served, changed, copy_to
 
 #: A simulated load that is long enough to be seen and short enough for many tests.
 LOAD_SECONDS = 1.5
@@ -49,8 +49,8 @@ def fleet(served: Served) -> Iterator[None]:
     yield
     for host in HOSTS:
         host.set_load_seconds(LOAD_SECONDS)
-    if CHECKOUT.check().code != 0:
-        healed = CHECKOUT.deploy(seconds=_DEPLOY_SECONDS)
+    healed = CHECKOUT.deploy(seconds=_DEPLOY_SECONDS)
+    if healed.code or changed(healed):
         again = CHECKOUT.check()
         if healed.code or again.code:
             pytest.fail(

@@ -54,7 +54,7 @@ def test_a_deploy_killed_at_any_point_is_finished_by_the_next(project: Project, 
 
 
 def test_a_connection_cut_during_the_wait_does_not_end_it(project: Project, gpu10: Machine) -> None:
-    gpu10.set_load_seconds(8)
+    gpu10.set_load_seconds(4)
     gpu10.sh(f"docker rm -f {QWEN}")
     process = project.start("stoker", "deploy", "--yes")
     wait_for("the engine loads", lambda: gpu10.holds(f"docker logs {QWEN} 2>&1 | grep -q 'GPU lock taken'"), 60)
@@ -127,9 +127,9 @@ def test_an_engine_in_trouble_ends_the_deploy_with_the_reason(
 
 
 def test_an_engine_that_hangs_while_loading_ends_at_the_time_limit(project: Project, gpu10: Machine) -> None:
-    project.append("group_data/llm.py", "ready_timeout = 12")
+    project.append("group_data/llm.py", "ready_timeout = 6")
     gpu10.fault(QWEN, "hang-loading")
-    failed = project.deploy(seconds=120)
+    failed = project.deploy("--only", QWEN, seconds=120)
     assert failed.code == 1, str(failed)
     assert f"{QWEN} " in failed.err
     assert "remedy" in failed.err

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "templates" / "gpu-turn.py"
 LIMIT = 20.0  # seconds, for anything that a test waits for
+MODEL_BYTES = 16 << 20
 
 # A pretend engine: notes when it begins and when it would answer, answers 200 after `load` seconds, ends by SIGTERM.
 ENGINE = textwrap.dedent(
@@ -65,7 +69,12 @@ class Turns:
 
     def start(self, *arguments: str, log: str = "log", before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         with (self.root / log).open("ab") as out:
-            one = subprocess.Popen([*before, sys.executable, str(SCRIPT), *arguments], stdout=out, stderr=out)
+            one = subprocess.Popen(
+                [*before, sys.executable, str(SCRIPT), *arguments],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "STOKER_INSTANCE": f"of_{log}"},
+            )
         self.started.append(one)
         return one
 
@@ -137,11 +146,12 @@ def test_engines_of_different_gpus_load_together(turns: Turns) -> None:
     assert {what for _, what in turns.events()[:2]} == {"begin"}
 
 
-def test_two_gpus_each_in_opposite_order_do_not_wait_for_each_other(turns: Turns) -> None:
-    a, b = turns.lock("GPU-a.lock"), turns.lock("GPU-b.lock")
-    for (name, port), locks in zip(zip("xy", ports(2), strict=True), ((a, b), (b, a)), strict=True):
-        turns.engine(name, port, 0.2, *locks)
-    until(lambda: len(turns.events()) == 4, "both loaded")
+@pytest.mark.parametrize("pairs", [("ab", "ba"), ("ab", "bc", "ca")], ids=["opposite", "in a circle"])
+def test_engines_on_several_gpus_do_not_wait_for_each_other(turns: Turns, pairs: tuple[str, ...]) -> None:
+    for name, port, pair in zip("xyz", ports(3), pairs, strict=False):
+        turns.engine(name, port, 0.2, *(turns.lock(f"GPU-{gpu}.lock") for gpu in pair))
+    until(lambda: len(turns.events()) == 2 * len(pairs), "all loaded")
+    # Any two of them share a GPU.
     assert [name for name, _ in turns.events()][0::2] == [name for name, _ in turns.events()][1::2]
 
 
@@ -158,6 +168,17 @@ def test_a_killed_holder_frees_the_lock(turns: Turns) -> None:
     # the engine had not inherited the lock: it still runs, and does not hold it
     assert Path(f"/proc/{sleeper}").exists()
     os.kill(sleeper, signal.SIGKILL)
+
+
+def test_the_one_that_waits_says_who_has_the_turn(turns: Turns) -> None:
+    lock = turns.lock()
+    turns.start("--lock", lock, "--", "sleep", "1000", log="holder")
+    until(lambda: "lock taken" in turns.said("holder"), "the lock is held")
+    turns.start("--lock", lock, "--", "true", log="waiting")
+    until(lambda: "waiting for the GPU" in turns.said("waiting"), "it waits")
+    assert re.search(
+        r"waiting for the GPU \(lock GPU-a\.lock\) for 0 s, held by of_holder for \d+ s$", turns.said("waiting"), re.M
+    )
 
 
 def child_of(pid: int) -> int:
@@ -278,6 +299,19 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs ro
 
 
 @as_root
+def test_a_lock_that_can_only_be_read_is_a_lock(turns: Turns) -> None:
+    """Containers of an earlier version have the directory mounted read-only, and start with this program all the same."""
+    lock, root = turns.lock(), str(turns.root)
+    mounted = f'mount --bind "{root}" "{root}" && mount -o remount,bind,ro "{root}" && exec "$@"'
+    turns.start(
+        "--lock", lock, "--", "sleep", "1000", log="holder", before=("unshare", "-m", "sh", "-c", mounted, "sh")
+    )
+    until(lambda: "lock taken" in turns.said("holder"), "the lock is held")
+    turns.start("--lock", lock, "--", "true", log="waiting")
+    until(lambda: "waiting for the GPU (lock GPU-a.lock) for 0 s\n" in turns.said("waiting"), "it waits")
+
+
+@as_root
 def test_as_process_1_it_reaps_orphans(turns: Turns) -> None:
     # twenty orphans that end at once, and a look at the process table of the namespace
     script = "for i in $(seq 20); do sh -c 'sleep 0 & exit' ; done; sleep 0.6; ps -eo pid,ppid,stat,comm"
@@ -315,3 +349,106 @@ def test_as_process_1_sigterm_reaches_the_engine(turns: Turns) -> None:
     until(lambda: "set" in turns.said(), "the engine runs")
     os.kill(child_of(one.pid), signal.SIGTERM)  # unshare's child is process 1 of the namespace
     assert one.wait(LIMIT) == 9
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    """gpu-turn.py as a module."""
+    spec = importlib.util.spec_from_file_location("gpu_turn", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def models(program: ModuleType) -> Iterator[Path]:
+    """Two models whose weights are on the disk and not in memory."""
+    build = Path(__file__).parents[2] / "build"  # /tmp may itself be memory
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as made:
+        for name in ("first", "second"):
+            weights = Path(made, name, "model.safetensors")
+            weights.parent.mkdir()
+            weights.write_bytes(os.urandom(MODEL_BYTES))
+            with weights.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert program.resident_bytes([str(weights)]) == 0
+        yield Path(made)
+
+
+def test_the_next_weights_are_read_once_the_holder_has_its_own(turns: Turns, models: Path, program: ModuleType) -> None:
+    lock, weights = turns.lock(), [str(models / "second" / "model.safetensors")]
+    load = f"sleep 1.5; echo holder reads; cat {models}/first/*.safetensors >/dev/null; exec sleep 1000"
+    turns.start("--lock", lock, "--weights", str(models / "first"), "--", "sh", "-c", load)
+    until(lambda: "lock taken" in turns.said(), "the lock is held")
+    turns.start("--lock", lock, "--weights", str(models / "second"), "--", "true")
+    until(lambda: "weights read ahead in" in turns.said(), "the weights are read")
+    assert turns.said().index("holder reads") < turns.said().index("of weights ahead, while the holder compiles")
+    assert program.resident_bytes(weights) == MODEL_BYTES
+
+
+@pytest.mark.parametrize(
+    ("holder", "own", "free", "said"),
+    [
+        ("first", "second", 1 << 40, "reading 0.0 GiB of weights ahead"),
+        (
+            "first",
+            "second",
+            4 << 30,
+            "weights are not read ahead: that needs 4.0 GiB of free memory, and 4.0 GiB are free",
+        ),
+        ("first", "first", 1 << 40, ""),
+        ("", "second", 1 << 40, ""),
+        ("first", "none", 1 << 40, ""),
+    ],
+    ids=["another model", "no memory", "the same model", "a holder of an earlier version", "no weights"],
+)
+def test_what_is_read_ahead(
+    holder: str,
+    own: str,
+    free: int,
+    said: str,
+    models: Path,
+    program: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (models / "first" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(program, "available_bytes", lambda: free)
+    (models / "lock").touch()
+    held = program.Locks([str(models / "lock")], {"name": "x", "weights": str(models / holder) if holder else ""})
+    assert held.take_next()
+    ahead = program.ReadAhead(str(models / own))
+    ahead.look(program.Locks([str(models / "lock")], {}))
+    ahead.stop()
+    assert capfd.readouterr().out.startswith(f"stoker: {said}" if said else "")
+    assert bool(ahead.begun) == said.startswith("reading")
+
+
+def test_reading_ahead_ends_when_the_turn_comes(
+    models: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(program, "read_quietly", lambda files: time.sleep(1000))
+    (models / "first" / "model.safetensors").read_bytes()
+    ahead = program.ReadAhead(str(models / "second"))
+    ahead.decide([str(models / "first" / "model.safetensors")], program.Locks([], {}))
+    reader = ahead.reader
+    assert Path(f"/proc/{reader}").exists()
+    ahead.stop()
+    assert not Path(f"/proc/{reader}").exists()
+    assert "weights read ahead in part" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1000, ["compiled", "triton"]), (999, [])])
+def test_a_cache_that_has_grown_too_large_is_emptied(
+    limit: int, kept: list[str], tmp_path: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "CACHE_LIMIT_BYTES", limit)
+    for name in ("compiled", "triton"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "file").write_bytes(bytes(500))
+    program.bound(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept

@@ -1,0 +1,194 @@
+"""``stoker load-time``: what the caches of a host save at a start of one instance, measured there.
+
+The instance is stopped and started twice, by Docker, behind its GPU's lock like every start. Before the first start its weights are
+taken out of the page cache and its card's compiled graphs put aside; the second finds what the first has left. The phases are read
+from the container's log, by Docker's times.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from stoker.description import CannotStart, read
+from stoker.ready.phase import Phase
+from stoker.ready.spans import spans
+from stoker.render.compose import CACHE, MODEL_DATA
+from stoker.run.runner import confirmed
+from stoker.smoke.ssh import AccessError, Shell, logins
+from stoker.spec.fleet import Fleet, Host
+from stoker.spec.instance import Instance
+from stoker.steps.stack import member_name
+
+#: Runs a command as root on the instance's host and gives its output; raises AccessError.
+Run = Callable[[str, float], str]
+
+DONE, FAILED, NOT_STARTED = 0, 1, 3
+
+_POLL_SECONDS = 1.0
+_COMMAND_SECONDS = 15.0
+#: For a stop with its grace period, and for compiled graphs that are moved.
+_LONG_SECONDS = 120.0
+_LAST_LINE = "stoker: engine answers"
+_WHOLE = "until it answers"
+
+
+class NotMeasured(Exception):
+    """The instance did not come up, or its container is not as the deploy makes it."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things of the instance are on its host."""
+
+    weights: str
+    cache: str
+
+    @property
+    def aside(self) -> str:
+        return f"{self.cache}.aside"
+
+
+def load_time(inventory: Path, overlays: Sequence[str], name: str, *, yes: bool = False) -> int:
+    """Measure and print. 0: done; 1: it did not come up, or the host cannot be asked; 3: not begun."""
+    try:
+        described = read(inventory, overlays)
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    found = instances(described.fleet, name)
+    if len(found) != 1:
+        known = [one for host in described.fleet.hosts for one, _ in _of(described.fleet, host)]
+        print(f"{name} is not one vLLM instance; there are {', '.join(known)}.", file=sys.stderr)
+        return NOT_STARTED
+    host, instance = found[0]
+    login = logins(described.inventory).get(host.name)
+    if login is None:
+        print(f"{host.name} is not reached by SSH; measure on the host by hand.", file=sys.stderr)
+        return NOT_STARTED
+    print(f"{instance.name} on {host.name} will be stopped and started twice, first without its caches.")
+    print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")
+    if not yes and not confirmed():
+        return NOT_STARTED
+    shell = Shell(login)
+    try:
+        measured = measure(
+            instance.name,
+            host.settings.ready_timeout,
+            lambda command, seconds: shell.run(f"sh -c {shlex.quote(command)}", sudo=True, seconds=seconds),
+        )
+    except AccessError as error:
+        print(f"{error.reason}; {error.remedy}", file=sys.stderr)
+        return FAILED
+    except NotMeasured as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    finally:
+        shell.close()
+    print(table(measured))
+    return DONE
+
+
+def instances(fleet: Fleet, name: str) -> list[tuple[Host, Instance]]:
+    """The vLLM instances of that name, which may be written name@host."""
+    return [
+        (host, instance) for host in fleet.hosts for own, instance in _of(fleet, host) if name in (instance.name, own)
+    ]
+
+
+def _of(fleet: Fleet, host: Host) -> list[tuple[str, Instance]]:
+    return [
+        (member_name(fleet, host, instance), instance) for _, instance in host.instances() if instance.engine == "vllm"
+    ]
+
+
+def measure(name: str, limit_seconds: float, run: Run) -> dict[str, dict[str, float]]:
+    """Seconds of each phase of a cold start and of a warm one.
+
+    Raises AccessError, and NotMeasured when the instance does not answer within ``limit_seconds``.
+    """
+    where = places(name, json.loads(run(f"docker inspect {shlex.quote(name)}", _COMMAND_SECONDS))[0])
+    try:
+        run(f"docker stop {shlex.quote(name)} && {without_caches(where)}", _LONG_SECONDS)
+        cold = _start(name, limit_seconds, run)
+        run(f"docker stop {shlex.quote(name)}", _LONG_SECONDS)
+        return {"cold": cold, "warm": _start(name, limit_seconds, run)}
+    finally:
+        run(f"{caches_back(where)}; docker start {shlex.quote(name)}", _LONG_SECONDS)
+
+
+def places(name: str, inspected: Mapping[str, object]) -> Places:
+    """From what ``docker inspect`` says. Raises NotMeasured for a container that no deploy of this version has made."""
+    mounts = {one["Destination"]: one["Source"] for one in _list(inspected.get("Mounts"))}
+    words = [str(word) for word in _list(inspected.get("Args"))]
+    try:
+        model = words[words.index("--weights") + 1]
+        return Places(f"{mounts[MODEL_DATA]}/{posixpath.relpath(model, MODEL_DATA)}", mounts[CACHE])
+    except (ValueError, IndexError, KeyError):
+        raise NotMeasured(f"the container {name} is of an earlier version; deploy it first") from None
+
+
+def _list(value: object) -> list[dict[str, str]]:
+    return value if isinstance(value, list) else []
+
+
+def without_caches(where: Places) -> str:
+    """Shell: the weights out of the page cache, the card's cache empty. Its directory stays, since neighbours have it mounted."""
+    weights, cache, aside = map(shlex.quote, (where.weights, where.cache, where.aside))
+    return (
+        f"set -e; find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; ; "
+        f"mkdir -p {aside}; find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +"
+    )
+
+
+def caches_back(where: Places) -> str:
+    """Shell: what was put aside is there again, beside what was compiled since."""
+    cache, aside = map(shlex.quote, (where.cache, where.aside))
+    return f"if [ -d {aside} ]; then cp -an {aside}/. {cache}/ && rm -rf {aside}; fi"
+
+
+def _start(name: str, limit_seconds: float, run: Run) -> dict[str, float]:
+    """Start it, wait for its first answer, and read its log."""
+    run(f"docker start {shlex.quote(name)}", _COMMAND_SECONDS)
+    state = json.loads(run(f"docker inspect -f '{{{{json .State}}}}' {shlex.quote(name)}", _COMMAND_SECONDS))
+    logs = f"docker logs --timestamps --since {state['StartedAt']} {shlex.quote(name)} 2>&1"
+    end = time.monotonic() + limit_seconds
+    while True:
+        log = run(logs, _COMMAND_SECONDS)
+        if _LAST_LINE in log:
+            return phases(log)
+        if time.monotonic() > end or "stoker: engine ended" in log:
+            raise NotMeasured(f"{name} did not come up; see `docker logs --tail 500 {name}` there")
+        time.sleep(_POLL_SECONDS)
+
+
+def phases(log: str) -> dict[str, float]:
+    """Seconds by the words for the phase, and of the whole from its turn on the GPU on, from a log with Docker's times."""
+    lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in map(_stamped, log.splitlines())]
+    lines = lines[: next(at for at, (_, text) in enumerate(lines) if text.startswith(_LAST_LINE)) + 1]
+    turn = next(when for when, text in lines if text.startswith("stoker: GPU lock taken"))
+    found = {phase.words: seconds for phase, seconds in spans(lines).items() if phase is not Phase.SERVING}
+    return {**found, _WHOLE: lines[-1][0] - turn}
+
+
+def _stamped(line: str) -> tuple[str, str]:
+    stamp, _, text = line.partition(" ")
+    return stamp, text
+
+
+def table(measured: Mapping[str, Mapping[str, float]]) -> str:
+    """Phases by row, starts by column, in seconds."""
+    names = [*dict.fromkeys(name for start in measured.values() for name in start)]
+    names = [name for name in names if name != _WHOLE] + [_WHOLE]
+    width = max(map(len, names))
+    rows = [f"{'seconds':<{width}}" + "".join(f"{start:>9}" for start in measured)]
+    for name in names:
+        rows.append(f"{name:<{width}}" + "".join(f"{start.get(name, 0.0):>9.1f}" for start in measured.values()))
+    return "\n".join(rows)
