@@ -134,17 +134,22 @@ def smoke(
     )
 
 
-@app.command(epilog="Example: stoker status --limit 192.168.31.10 --json")
+@app.command(
+    epilog="Examples: stoker status        stoker status --watch        stoker status --limit 192.168.31.10 --json"
+)
 def status(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
     limit: Limit = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look every 2 s, until Ctrl-C: exit status 130.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show what runs: containers, health, GPU memory, gateways. Exit status 1 unless everything is ready."""
-    from stoker.status import status as run
+    """Show the fleet: states, GPU memory, load, gateways, drift. Exit status 1 unless everything is ready."""
+    from stoker.status.command import status as run
 
-    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json, watch))
 
 
 @app.command(epilog="Examples: stoker plan        stoker plan --live        stoker plan --json --limit 192.168.31.10")
