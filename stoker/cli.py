@@ -222,6 +222,24 @@ def undrain(instances: Instances, inventory: Inventory = Path("inventory.py"), g
     _leave(run(inventory, group_data_directories(group_data or ()), instances, back=True, limit_seconds=10))
 
 
+@app.command(
+    epilog="Examples: stoker restart vllm_llama_gpu0_0        stoker restart vllm_llama_gpu0_0 vllm_llama_gpu0_1 --yes"
+)
+def restart(
+    instances: Instances,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    seconds: Annotated[
+        int, typer.Option(min=1, help="Wait so long for the requests of one to end; not restarted then.")
+    ] = 600,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Start instances anew, one at a time: drained first where the pool has another member, in use again when it has answered."""
+    from stoker.operate.restart_command import restart as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), instances, yes=yes, limit_seconds=seconds))
+
+
 def _leave(status: int) -> None:
     """End without waiting for what an interrupted connection may still hold."""
     sys.stdout.flush()
