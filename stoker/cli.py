@@ -223,6 +223,42 @@ def undrain(instances: Instances, inventory: Inventory = Path("inventory.py"), g
 
 
 @app.command(
+    epilog="Examples: stoker logs -f        stoker logs vllm_qwen_gpu2 --since 10m --grep 'POST|Traceback'        stoker logs --errors"
+)
+def logs(
+    instances: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INSTANCE...]", help="Instances and gateways; all when none is named."),
+    ] = None,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Limit = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as lines come, until Ctrl-C: exit status 130.")
+    ] = False,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only lines since then: 10m, 2d, 2026-11-28T03:00:00Z.")
+    ] = "",
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="The last N lines of each; default: 100, all with --since, --grep or --errors."
+        ),
+    ] = None,
+    grep: Annotated[str, typer.Option(metavar="PATTERN", help="Only lines with this regular expression.")] = "",
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Only errors with their tracebacks, and why an instance has ended.")
+    ] = False,
+) -> None:
+    """Show what containers print, of all hosts in the order of time (UTC)."""
+    from stoker.logs.command import Wanted
+    from stoker.logs.command import logs as run
+
+    wanted = Wanted(instances or (), limit or (), follow, since, tail, grep, errors)
+    _leave(run(inventory, group_data_directories(group_data or ()), wanted))
+
+
+@app.command(
     epilog="Examples: stoker restart vllm_llama_gpu0_0        stoker restart vllm_llama_gpu0_0 vllm_llama_gpu0_1 --yes"
 )
 def restart(

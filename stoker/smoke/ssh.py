@@ -6,10 +6,11 @@ here as in a deploy.
 
 from __future__ import annotations
 
+import os
 import shlex
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,33 @@ class Shell:
     def outcome(self, command: str, seconds: float, stdin: str = "") -> tuple[int, str, str]:
         """Exit code, standard output and errors of a command that may fail. Raises AccessError when it cannot be run."""
         return self._execute(self._connected(), command, False, seconds, stdin)
+
+    @contextmanager
+    def stream(
+        self, command: str, sudo: bool = False, size: os.terminal_size | None = None
+    ) -> Iterator[paramiko.Channel]:
+        """A command that goes on; its input stays open. ``size`` gives it a terminal. Raises AccessError when it cannot be begun.
+
+        With a terminal sudo's password is not given here: it would be shown.
+        """
+        client = self._connected()
+        with self._sessions:
+            try:
+                transport = client.get_transport()
+                if transport is None:
+                    raise paramiko.SSHException("the connection is closed")
+                channel = transport.open_session(timeout=COMMAND_SECONDS)
+                if size:
+                    channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
+                channel.exec_command(self._with_sudo(command) if sudo else command)
+                if sudo and self._needs_password and not size:
+                    channel.sendall(f"{self._login.sudo_password}\n".encode())
+            except (OSError, paramiko.SSHException, EOFError) as error:
+                raise AccessError(
+                    f"{command}: {error}", "see whether the host is overloaded or was restarted"
+                ) from error
+            with closing(channel):
+                yield channel
 
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""

@@ -158,6 +158,7 @@ def _execute(channel: paramiko.Channel, command: str, environment: Mapping[str, 
         channel.sendall(data)
     channel.sendall_stderr(stderr.read())
     channel.send_exit_status(process.wait())
+    channel.shutdown_write()
     # A client that has said that it sends no more has had the reply to its request; a channel that is closed before is an error to it.
     feeder.join(timeout=5)
     channel.close()

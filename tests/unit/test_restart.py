@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from gateway_hosts import FLEET, Hosts
-from support.commands import run
 from support.fleet import EMBEDDING, LLM, PROJECT
+from support.forked import Call, call
 
 from stoker.operate import restart
 from stoker.operate.places import Place, UnknownName, named
@@ -131,10 +130,11 @@ def test_names(scene: Scene) -> None:
         named(FLEET, ["nonsense", "ollama_bge_1"])
 
 
-def test_a_gateway_is_refused_before_any_host_is_asked() -> None:
-    done = run(sys.executable, "-m", "stoker", "restart", "--yes", "bge_nginx", cwd=PROJECT)
-    assert done.code == 3, str(done)
-    assert "bge_nginx: a gateway is not restarted" in done.err
+def test_a_gateway_is_refused_before_any_host_is_asked(tmp_path: Path) -> None:
+    said = tmp_path / "stderr"
+    program = Call("stoker.__main__", "main", cwd=PROJECT, argv=("stoker", "restart", "-y", "bge_nginx"), stderr=said)
+    assert call(program).status == 3
+    assert "bge_nginx: a gateway is not restarted" in said.read_text()
 
 
 def test_a_host_that_is_lost_while_the_plan_is_made(scene: Scene) -> None:
