@@ -259,6 +259,24 @@ def logs(
 
 
 @app.command(
+    name="exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples: stoker exec vllm_qwen_gpu2 -- nvidia-smi        stoker exec ollama_bge_0 bash",
+)
+def execute(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="An instance or a gateway.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The program and its arguments.")],
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+) -> None:
+    """Run a program in a container, with a terminal where this is one. Options go before INSTANCE. Exit status: the program's own."""
+    from stoker.operate.inside import execute as run
+
+    words = command[1:] if command[0] == "--" else command
+    _leave(run(inventory, group_data_directories(group_data or ()), instance, words))
+
+
+@app.command(
     epilog="Examples: stoker restart vllm_llama_gpu0_0        stoker restart vllm_llama_gpu0_0 vllm_llama_gpu0_1 --yes"
 )
 def restart(

@@ -141,17 +141,22 @@ def _contents(questions: Questions) -> list[str]:
 
 _IDENTITY = _section("identity") + 'echo "$(uname -m) $(id -u) $(id -un) $(date +%s)"'
 
-#: Cards, who computes on them, and in which container.
+#: Who computes on the cards, and in which container. ``$smi``: exit status of the question about the cards. Not asked again when
+#: that was an error: a driver that hangs would cost another minute.
+GPU_PROCESSES = (
+    _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
+    f"apps=$(timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null); "
+    'printf "%s\\n" "$apps"; fi\n'
+    + _section("gpu-containers")
+    + "for p in $(printf '%s\\n' \"$apps\" | awk -F, '$2 {print $2}' 2>/dev/null); do "
+    "printf '%s\\t%s\\n' $p \"$(tr '\\n' ' ' 2>/dev/null </proc/$p/cgroup)\" 2>/dev/null; done"
+)
+
 _CARDS = (
     _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
     f"timeout 60 nvidia-smi --query-gpu={GPU_FIELDS} --format=csv,noheader,nounits 2>&1; "
     "else echo 'nvidia-smi: not found'; (exit 127); fi; smi=$?; echo rc=$smi",
-    # Not asked again when the first answer was an error: a driver that hangs would cost another minute.
-    _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
-    f"apps=$(timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null); "
-    'printf "%s\\n" "$apps"; fi',
-    _section("gpu-containers") + "for p in $(printf '%s\\n' \"$apps\" | awk -F, '$2 {print $2}' 2>/dev/null); do "
-    "printf '%s\\t%s\\n' $p \"$(tr '\\n' ' ' 2>/dev/null </proc/$p/cgroup)\" 2>/dev/null; done",
+    GPU_PROCESSES,
 )
 
 

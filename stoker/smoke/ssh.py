@@ -7,6 +7,7 @@ here as in a deploy.
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -78,10 +79,7 @@ class Shell:
     def stream(
         self, command: str, sudo: bool = False, size: os.terminal_size | None = None
     ) -> Iterator[paramiko.Channel]:
-        """A command that goes on; its input stays open. ``size`` gives it a terminal. Raises AccessError when it cannot be begun.
-
-        With a terminal sudo's password is not given here: it would be shown.
-        """
+        """A command that goes on; its input stays open. ``size`` gives it a terminal. Raises AccessError when it cannot be begun."""
         client = self._connected()
         with self._sessions:
             try:
@@ -91,15 +89,29 @@ class Shell:
                 channel = transport.open_session(timeout=COMMAND_SECONDS)
                 if size:
                     channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
-                channel.exec_command(self._with_sudo(command) if sudo else command)
-                if sudo and self._needs_password and not size:
-                    channel.sendall(f"{self._login.sudo_password}\n".encode())
+                self._begin(channel, command, sudo, terminal=size is not None)
             except (OSError, paramiko.SSHException, EOFError) as error:
                 raise AccessError(
                     f"{command}: {error}", "see whether the host is overloaded or was restarted"
                 ) from error
             with closing(channel):
                 yield channel
+
+    def _begin(self, channel: paramiko.Channel, command: str, sudo: bool, terminal: bool) -> None:
+        """Raises OSError and paramiko's errors."""
+        if not (sudo and self._needs_password):
+            channel.exec_command(self._with_sudo(command) if sudo else command)
+            return
+        if terminal:  # it would show the password, so it shows nothing until sudo has read it
+            mark = secrets.token_hex(8)
+            quiet = self._with_sudo(f"sh -c {shlex.quote(f'stty echo; {command}')}")
+            channel.exec_command(f"stty -echo; printf %s {mark}; {quiet}")
+            seen = b""
+            while not seen.endswith(mark.encode()) and (more := channel.recv(1)):
+                seen += more
+        else:
+            channel.exec_command(self._with_sudo(command))
+        channel.sendall(f"{self._login.sudo_password}\n".encode())
 
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
