@@ -276,6 +276,20 @@ def execute(
     _leave(run(inventory, group_data_directories(group_data or ()), instance, words))
 
 
+@app.command(epilog="Examples: stoker top        stoker top --once --json --limit 192.168.31.10")
+def top(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Limit = None,
+    once: Annotated[bool, typer.Option("--once", help="One look, not one every 2 s until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what cards and containers do: use, memory, heat, power, and whose processes they are."""
+    from stoker.operate.top_command import top as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], once, json))
+
+
 @app.command(
     epilog="Examples: stoker restart vllm_llama_gpu0_0        stoker restart vllm_llama_gpu0_0 vllm_llama_gpu0_1 --yes"
 )
