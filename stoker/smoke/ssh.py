@@ -13,16 +13,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import docker
 import paramiko
 
 from stoker.smoke.curl import CONNECT_SECONDS
-from stoker.smoke.docker_ssh import CHANNELS, DockerOverSsh
+
+if TYPE_CHECKING:  # the SDK is needed by the smoke test alone, and takes longer to import than a look at a host
+    import docker
+
+    from stoker.smoke.docker_ssh import DockerOverSsh
 
 #: Seconds for one command or one request to Docker. `docker exec` on a busy host takes a second or two.
 COMMAND_SECONDS = 15
+#: Requests to Docker at once, each on a channel of its own; others wait.
+CHANNELS = 3
 #: Commands at once. sshd allows 10 sessions on a connection (MaxSessions), and the Docker client has some of them.
 _SESSIONS = 9 - CHANNELS
 
@@ -115,13 +120,15 @@ class Shell:
 
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
+        from stoker.smoke.docker_ssh import DockerOverSsh
+
         client = self._connected()
         with self._lock:
             if self._docker is None:
                 password = self._login.sudo_password if self._needs_password else None
                 try:
                     self._docker = DockerOverSsh(
-                        client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS
+                        client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS, CHANNELS
                     )
                 except Exception as error:  # the SDK raises its own, requests', urllib3's and paramiko's
                     raise AccessError(
