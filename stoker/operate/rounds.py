@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from stoker.smoke.ssh import AccessError, Login, Shell
@@ -13,6 +14,11 @@ from stoker.spec.fleet import Host
 LIMIT_SECONDS = 6.0
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Lost:
+    reason: str
 
 
 class Rounds(Generic[T]):
@@ -32,15 +38,17 @@ class Rounds(Generic[T]):
         self._hosts, self._access, self._ask, self._lost = hosts, access, ask, lost
         self._limit = limit_seconds
         self._shells: dict[str, Shell] = {}
-        self._running: dict[str, Future[T]] = {}
+        self._running: dict[str, Future[T | _Lost]] = {}
+        self._lost_ones: dict[str, str] = {}  # host -> why it gave no answer the last time
         self._pool = ThreadPoolExecutor(len(hosts))
 
     def round(self) -> list[T]:
-        """One answer of each host, in their order. A host that still owes an answer is not asked again before it has given it."""
+        """One answer of each host, in their order. A host that still owes an answer is not asked again before it has given it, and one
+        that gave none the last time is not waited for: until it answers, why it did not is told again."""
         for host in self._hosts:
             if host.name not in self._running:
                 self._running[host.name] = self._pool.submit(self._one, host)
-        wait(self._running.values(), self._limit)
+        wait([future for name, future in self._running.items() if name not in self._lost_ones], self._limit)
         return [self._answer(host) for host in self._hosts]
 
     def close(self) -> None:
@@ -52,19 +60,27 @@ class Rounds(Generic[T]):
 
     def _answer(self, host: Host) -> T:
         future = self._running[host.name]
-        if not future.done():
-            return self._lost(host, f"no answer within {self._limit:g} s; see whether the host is overloaded or hangs")
-        del self._running[host.name]
-        return future.result()
+        if future.done():
+            del self._running[host.name]
+            self._lost_ones.pop(host.name, None)
+            found = future.result()
+            if not isinstance(found, _Lost):
+                return found
+            self._lost_ones[host.name] = found.reason
+        elif host.name not in self._lost_ones:
+            self._lost_ones[host.name] = (
+                f"no answer within {self._limit:g} s; see whether the host is overloaded or hangs"
+            )
+        return self._lost(host, self._lost_ones[host.name])
 
-    def _one(self, host: Host) -> T:
+    def _one(self, host: Host) -> T | _Lost:
         login = self._access.get(host.name)
         if login is None:
-            return self._lost(host, "it is not reached by SSH")
+            return _Lost("it is not reached by SSH")
         shell = self._shells.setdefault(host.name, Shell(login))
         try:
             return self._ask(host, shell)
         except AccessError as error:
             del self._shells[host.name]
             shell.close()
-            return self._lost(host, f"{error.reason}; {error.remedy}")
+            return _Lost(f"{error.reason}; {error.remedy}")
