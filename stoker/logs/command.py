@@ -23,6 +23,7 @@ from stoker.logs.merge import Window, merged
 from stoker.logs.remote import Part
 from stoker.logs.show import Prefixes
 from stoker.logs.stream import Follower, Source, once
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import Place, UnknownName, every, named
 from stoker.operate.rounds import Rounds
 from stoker.smoke.ssh import Login, Shell, logins
@@ -32,7 +33,7 @@ from stoker.status.live import Said
 from stoker.status.live import parse as parse_said
 from stoker.status.probe import status_script
 
-DONE, FAILED, NOT_STARTED, INTERRUPTED = 0, 1, 3, 130
+DONE, FAILED, NOT_STARTED = 0, 1, 3
 
 #: Lines of each container where nothing else limits what is shown.
 TAIL = 100
@@ -73,6 +74,7 @@ def logs(inventory: Path, overlays: Sequence[str], wanted: Wanted) -> int:
     except (*CannotStart, UnknownName, ValueError) as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
+    as_keyboard_interrupt()
     run = _Run(described, places, wanted, part, pattern)
     try:
         return run.follow() if wanted.follow else run.once()

@@ -16,10 +16,11 @@ from pathlib import Path
 import paramiko
 
 from stoker.description import CannotStart, read
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import UnknownName, named
 from stoker.smoke.ssh import AccessError, Shell, logins
 
-NOT_STARTED, INTERRUPTED = 3, 130
+NOT_STARTED = 3
 #: As OpenSSH's own, when the connection is lost.
 LOST = 255
 
@@ -45,6 +46,7 @@ def execute(inventory: Path, overlays: Sequence[str], name: str, command: Sequen
         print(f"{place.host.name} is not reached by SSH; give its address in the inventory.", file=sys.stderr)
         return NOT_STARTED
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    as_keyboard_interrupt()
     shell = Shell(login)
     line = shlex.join(["docker", "exec", "-it" if terminal else "-i", place.container, *command])
     try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stoker.operate.interrupts import INTERRUPTED
 from stoker.operate.places import Place
 from stoker.ready import Outcome
 from stoker.run import drain
@@ -17,7 +18,7 @@ from stoker.run.drain import Run, Task
 from stoker.smoke.ssh import AccessError
 from stoker.spec.fleet import Fleet
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED = 0, 1
 
 #: Seconds for a gateway to find an instance well that has answered: it looks once a second.
 _RETURN_SECONDS = 20.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from stoker.description import CannotStart, Description, read
 from stoker.facts.probe import script
 from stoker.facts.state import parse
 from stoker.operate.contact import Contact
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import Place, UnknownName, named
 from stoker.operate.restart import carry_out, planned
 from stoker.operations.ready import unproven
@@ -30,7 +30,6 @@ _RESTART_SECONDS = 600
 
 def restart(inventory: Path, overlays: Sequence[str], names: Sequence[str], *, yes: bool, limit_seconds: int) -> int:
     """0: all answer again; 1: one does not, and what that means was said; 3: not begun; 130: interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         described = read(inventory, overlays)
         places = named(described.fleet, names)
@@ -45,12 +44,15 @@ def restart(inventory: Path, overlays: Sequence[str], names: Sequence[str], *, y
             file=sys.stderr,
         )
         return NOT_STARTED
+    as_keyboard_interrupt()
     contact = Contact(logins(described.inventory))
     try:
         return _restart(described, places, contact, yes, limit_seconds)
     except AccessError as error:
         print(f"{error.reason}; {error.remedy}. Nothing was changed.", file=sys.stderr)
         return NOT_STARTED
+    except KeyboardInterrupt:  # before anything was begun
+        return INTERRUPTED
     finally:
         contact.close()
 

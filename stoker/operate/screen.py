@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-INTERRUPTED = 130
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ def again_and_again(
     """
     console = console or Console(highlight=False)
     shown: Sequence[Text] = ()
+    as_keyboard_interrupt()
     try:
         if not console.is_terminal:
             while True:

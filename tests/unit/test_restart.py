@@ -12,6 +12,7 @@ from support.fleet import EMBEDDING, LLM, PROJECT
 from support.forked import Call, call
 
 from stoker.operate import restart
+from stoker.operate.interrupts import INTERRUPTED
 from stoker.operate.places import Place, UnknownName, named
 from stoker.ready import Outcome, Phase, Progress, Target, Verdict
 from stoker.ready.diagnosis import Diagnosis
@@ -106,7 +107,7 @@ def test_requests_that_do_not_end_are_not_cut(scene: Scene, capsys: pytest.Captu
 FAILURES: list[tuple[Callable[[Scene], None], int, str]] = [
     (lambda scene: setattr(scene, "verdict", Verdict.FAILED), restart.FAILED, "it is broken"),
     (lambda scene: setattr(scene, "broken", AccessError("the host is gone", "call it")), restart.FAILED, "gone"),
-    (lambda scene: setattr(scene, "broken", KeyboardInterrupt()), restart.INTERRUPTED, "Interrupted"),
+    (lambda scene: setattr(scene, "broken", KeyboardInterrupt()), INTERRUPTED, "Interrupted"),
 ]
 
 
