@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.text import Text
 
-from stoker.status.data import Card, ContainerStatus, GatewayStatus, GatewayView, HostStatus, InstanceStatus, Load
+from stoker.status.data import GatewayStatus, GatewayView, HostStatus, InstanceStatus
 
 
 def as_json(hosts: Sequence[HostStatus]) -> str:
@@ -34,23 +35,9 @@ def _host(host: HostStatus) -> dict[str, Any]:
         "simulated": host.simulated,
         "drift": None if host.drift is None else list(host.drift),
         "refused": host.refused,
-        "gpus": list(map(_card, host.cards)),
+        "gpus": list(map(asdict, host.cards)),
         "instances": list(map(_instance, host.instances)),
         "gateways": list(map(_gateway, host.gateways)),
-    }
-
-
-def _card(card: Card) -> dict[str, Any]:
-    return {"index": card.index, "uuid": card.uuid, "used_mib": card.used_mib, "total_mib": card.total_mib}
-
-
-def _container(container: ContainerStatus) -> dict[str, Any]:
-    return {
-        "state": container.state,
-        "since": container.since,
-        "seconds": container.seconds,
-        "restarts": container.restarts,
-        "exit_code": container.exit_code,
     }
 
 
@@ -63,11 +50,11 @@ def _instance(one: InstanceStatus) -> dict[str, Any]:
         "url": one.url,
         "health": one.health,
         "phase": one.phase,
-        "container": _container(one.container),
+        "container": asdict(one.container),
         "gpus": list(one.gpus),
         "cards": [card.uuid for card in one.cards],
         "memory": {"used_mib": one.used_mib, "predicted_mib": one.predicted_mib},
-        "load": None if one.load is None else _load(one.load),
+        "load": None if one.load is None else asdict(one.load),
         "gateways": list(map(_view, one.gateways)),
         "drift": one.drift,
         "cause": one.cause,
@@ -75,26 +62,8 @@ def _instance(one: InstanceStatus) -> dict[str, Any]:
     }
 
 
-def _load(load: Load) -> dict[str, Any]:
-    return {
-        "running": load.running,
-        "waiting": load.waiting,
-        "kv_cache": load.kv_cache,
-        "prompt_tokens_per_second": load.prompt_tokens_per_second,
-        "generated_tokens_per_second": load.generated_tokens_per_second,
-        "seconds": load.seconds,
-    }
-
-
 def _view(view: GatewayView) -> dict[str, Any]:
-    return {
-        "gateway": view.gateway,
-        "pool": view.pool,
-        "place": view.place,
-        "health": view.health,
-        "drained": view.drained,
-        "in_flight": view.in_flight,
-    }
+    return {**asdict(view), "place": view.place}
 
 
 def _gateway(one: GatewayStatus) -> dict[str, Any]:
@@ -104,6 +73,6 @@ def _gateway(one: GatewayStatus) -> dict[str, Any]:
         "image": one.image,
         "url": one.url,
         "health": one.health,
-        "container": _container(one.container),
+        "container": asdict(one.container),
         "drift": one.drift,
     }
