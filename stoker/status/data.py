@@ -13,8 +13,8 @@ from stoker.spec.gpu_name import GpuName
 Health = Literal["ready", "unproven", "silent", "down", "stale", "unknown"]
 
 #: in: the gateway gives it requests. draining: taken out, and requests still run there. out: taken out, nothing runs there.
-#: down: the gateway's own health check says so.
-Place = Literal["in", "draining", "out", "down"]
+#: down: the gateway's own health check says so. proving: it was down, and has to answer the gateway first.
+Place = Literal["in", "draining", "out", "down", "proving"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class GatewayView:
 
     gateway: str
     pool: str
-    health: str  #: up, down or unknown
+    health: str  #: up, down, proving or unknown
     drained: bool
     in_flight: int
 
@@ -31,7 +31,7 @@ class GatewayView:
     def place(self) -> Place:
         if self.drained:
             return "draining" if self.in_flight else "out"
-        return "down" if self.health == "down" else "in"
+        return "down" if self.health == "down" else "proving" if self.health == "proving" else "in"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _line(row: Row, names: Sequence[str], widths: dict[str, int], colour: str = 
 
 
 def _gateway_colour(cell: str) -> str:
-    return "yellow" if "draining" in cell or "out" in cell else "red" if "down" in cell else ""
+    return "yellow" if any(word in cell for word in ("draining", "out", "proving")) else "red" if "down" in cell else ""
 
 
 def _heading(host: HostStatus) -> Iterator[Text]:

@@ -24,6 +24,7 @@ class Hosts:
 
     root: Path
     down: set[str] = field(default_factory=set)
+    proving: set[str] = field(default_factory=set)
     #: Instance -> what the gateways say that it runs, one value a look; the last one stays.
     in_flight: dict[str, list[int]] = field(default_factory=dict)
     silent: bool = False
@@ -49,13 +50,16 @@ class Hosts:
             {
                 "name": member.name,
                 "pool": backend.pool.name,
-                "health": "down" if member.name in self.down else "up",
+                "health": self._health(member.name),
                 "drained": member.name in listed,
                 "in_flight": self._running(member.name, member.name in listed),
             }
             for backend in backends(FLEET, gateway)
             for member in backend.members
         ]
+
+    def _health(self, name: str) -> str:
+        return "down" if name in self.down else "proving" if name in self.proving else "up"
 
     def _running(self, name: str, drained: bool) -> int:
         values = self.in_flight.get(name, [0])

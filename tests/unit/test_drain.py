@@ -84,6 +84,14 @@ def test_no_pool_is_emptied(
     assert sorted(hosts.listed(EMBEDDING)) == names
 
 
+def test_one_that_the_gateway_has_not_tried_yet_is_no_member_to_go_on_with(
+    hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.proving = {"ollama_bge_1"}
+    assert carried_out(hosts, "ollama_bge_0") == drain.NOT_STARTED
+    assert "(ollama_bge_1 is proving)" in capsys.readouterr().err
+
+
 def test_what_is_drained_already_counts(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
     assert carried_out(hosts, "ollama_bge_0") == drain.DONE
     assert carried_out(hosts, "ollama_bge_1") == drain.NOT_STARTED

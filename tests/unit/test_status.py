@@ -205,6 +205,7 @@ def view(drained: bool = False, in_flight: int = 0, seen: str = "up", gateway: s
 
 def test_the_places_of_a_member() -> None:
     seen = [view(), view(seen="unknown"), view(drained=True, in_flight=2), view(drained=True), view(seen="down")]
+    assert view(seen="proving").place == "proving"
     assert [one.place for one in seen] == ["in", "in", "draining", "out", "down"]
 
 
