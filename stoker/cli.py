@@ -134,17 +134,22 @@ def smoke(
     )
 
 
-@app.command(epilog="Example: stoker status --limit 192.168.31.10 --json")
+@app.command(
+    epilog="Examples: stoker status        stoker status --watch        stoker status --limit 192.168.31.10 --json"
+)
 def status(
     inventory: Inventory = Path("inventory.py"),
     group_data: GroupData = None,
     limit: Limit = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look every 2 s, until Ctrl-C: exit status 130.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show what runs: containers, health, GPU memory, gateways. Exit status 1 unless everything is ready."""
-    from stoker.status import status as run
+    """Show the fleet: states, GPU memory, load, gateways, drift. Exit status 1 unless everything is ready."""
+    from stoker.status.command import status as run
 
-    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json))
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json, watch))
 
 
 @app.command(epilog="Examples: stoker plan        stoker plan --live        stoker plan --json --limit 192.168.31.10")
@@ -228,6 +233,92 @@ def undrain(instances: Instances, inventory: Inventory = Path("inventory.py"), g
     from stoker.run.drain import drain as run
 
     _leave(run(inventory, group_data_directories(group_data or ()), instances, back=True, limit_seconds=10))
+
+
+@app.command(
+    epilog="Examples: stoker logs -f        stoker logs vllm_qwen_gpu2 --since 10m --grep 'POST|Traceback'        stoker logs --errors"
+)
+def logs(
+    instances: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INSTANCE...]", help="Instances and gateways; all when none is named."),
+    ] = None,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Limit = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as lines come, until Ctrl-C: exit status 130.")
+    ] = False,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only lines since then: 10m, 2d, 2026-11-28T03:00:00Z.")
+    ] = "",
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="The last N lines of each; default: 100, all with --since, --grep or --errors."
+        ),
+    ] = None,
+    grep: Annotated[str, typer.Option(metavar="PATTERN", help="Only lines with this regular expression.")] = "",
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Only errors with their tracebacks, and why an instance has ended.")
+    ] = False,
+) -> None:
+    """Show what containers print, of all hosts in the order of time (UTC)."""
+    from stoker.logs.command import Wanted
+    from stoker.logs.command import logs as run
+
+    wanted = Wanted(instances or (), limit or (), follow, since, tail, grep, errors)
+    _leave(run(inventory, group_data_directories(group_data or ()), wanted))
+
+
+@app.command(
+    name="exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples: stoker exec vllm_qwen_gpu2 -- nvidia-smi        stoker exec ollama_bge_0 bash",
+)
+def execute(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="An instance or a gateway.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The program and its arguments.")],
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+) -> None:
+    """Run a program in a container, with a terminal where this is one. Options go before INSTANCE. Exit status: the program's own."""
+    from stoker.operate.inside import execute as run
+
+    words = command[1:] if command[0] == "--" else command
+    _leave(run(inventory, group_data_directories(group_data or ()), instance, words))
+
+
+@app.command(epilog="Examples: stoker top        stoker top --once --json --limit 192.168.31.10")
+def top(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Limit = None,
+    once: Annotated[bool, typer.Option("--once", help="One look, not one every 2 s until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what cards and containers do: use, memory, heat, power, and whose processes they are."""
+    from stoker.operate.top_command import top as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], once, json))
+
+
+@app.command(
+    epilog="Examples: stoker restart vllm_llama_gpu0_0        stoker restart vllm_llama_gpu0_0 vllm_llama_gpu0_1 --yes"
+)
+def restart(
+    instances: Instances,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    seconds: Annotated[
+        int, typer.Option(min=1, help="Wait so long for the requests of one to end; not restarted then.")
+    ] = 600,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Start instances anew, one at a time: drained first where the pool has another member, in use again when it has answered."""
+    from stoker.operate.restart_command import restart as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), instances, yes=yes, limit_seconds=seconds))
 
 
 def _leave(status: int) -> None:

@@ -41,7 +41,7 @@ class Result:
 
 def examine(look: LiveLook) -> list[Result]:
     """Everything about a host that answered."""
-    said = findings(look.host, _settled(look.state), look.now, cards=look.cards)
+    said = findings(look.host, settled(look.state), look.now, cards=look.cards)
     if look.state.uid < 0:
         return [Result(look.host.name, one.check or CONNECTION, "unknown", one.reason, one.remedy) for one in said]
     found = [Result(look.host.name, CONNECTION, "ok", "", "")]
@@ -54,7 +54,7 @@ def examine(look: LiveLook) -> list[Result]:
     return found
 
 
-def _settled(state: HostState) -> HostState:
+def settled(state: HostState) -> HostState:
     """A container between two starts counts as running: its ports are its own, whoever holds them at this moment."""
     containers = {
         name: replace(one, status="running") if one.status == "restarting" else one

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from stoker.doctor.look import Line, LiveLook
+from stoker.facts.state import HostState
+from stoker.spec.fleet import Fleet, Host
 from stoker.steps.chapters import chapters
 
 #: Chapters that can be asked while Docker does not answer; of what it holds nothing is known then.
@@ -11,9 +13,15 @@ _WITHOUT_DOCKER = ("Package sources", "Base packages", "Docker", "NVIDIA driver"
 
 def drift(look: LiveLook) -> list[Line]:
     """One line for each chapter that would do something. Asked only where the preflight refuses nothing: a deploy would not either."""
-    found = [
-        Line("finding", f"{chapter}: {'; '.join(action.description for action in actions)}", look.commands.deploy())
-        for chapter, actions in chapters(look.fleet, look.host, look.state).items()
-        if actions and (look.state.docker_running or chapter in _WITHOUT_DOCKER)
-    ]
+    differs = differences(look.fleet, look.host, look.state)
+    found = [Line("finding", words, look.commands.deploy()) for words in differs]
     return found or [Line("ok", "nothing differs from the description")]
+
+
+def differences(fleet: Fleet, host: Host, state: HostState) -> list[str]:
+    """What each chapter would do, in words. Raises where the preflight refuses, as `chapters` does."""
+    return [
+        f"{chapter}: {'; '.join(action.description for action in actions)}"
+        for chapter, actions in chapters(fleet, host, state).items()
+        if actions and (state.docker_running or chapter in _WITHOUT_DOCKER)
+    ]

@@ -25,7 +25,8 @@ CONTAINER_SECONDS = 8
 #: Beside Stoker's own directories: where Docker and apt write, and where the jobs of a deploy do.
 _SYSTEM_DIRECTORIES = ("/", "/var/lib/docker", "/var/lib/containerd", "/var/cache/apt", "/run")
 
-_INSPECT = (
+#: How a container's last run ended, as JSON.
+END_FORMAT = (
     '{"name":{{json .Name}},"exit":{{.State.ExitCode}},"oom":{{.State.OOMKilled}},"error":{{json .State.Error}},'
     '"finished":{{json .State.FinishedAt}}}'
 )
@@ -70,7 +71,7 @@ def _of_system(host: Host) -> Iterator[str]:
 
 
 def _of_containers(host: Host) -> Iterator[str]:
-    yield f"docker inspect -f {shlex.quote(_INSPECT)} {_names(host)} | while read -r line; do printf 'end\\t%s\\n' \"$line\"; done"
+    yield f"docker inspect -f {shlex.quote(END_FORMAT)} {_names(host)} | while read -r line; do printf 'end\\t%s\\n' \"$line\"; done"
     for _, instance in host.instances():
         name = shlex.quote(instance.name)
         if host.profile_of(instance).uses_cards:

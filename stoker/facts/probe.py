@@ -73,7 +73,7 @@ def script(questions: Questions) -> str:
     parts = [
         "export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin",
         _section("os") + "cat /etc/os-release 2>/dev/null",
-        _section("identity") + 'echo "$(uname -m) $(id -u) $(id -un) $(date +%s)"',
+        _IDENTITY,
     ]
     if questions.packages:
         names = " ".join(map(quote, questions.packages))
@@ -85,8 +85,7 @@ def script(questions: Questions) -> str:
         # Literal tabs: stat does not know \t in -c. What a link points to counts: a model directory may be on another disk.
         parts.append(_section("files") + f"stat -L -c '%F\t%a\t%U\t%G\t%n' {files} 2>/dev/null")
         parts.append(_section("digests") + f'for f in {files}; do test -f "$f" && sha256sum "$f"; done 2>/dev/null')
-    for path in questions.contents:
-        parts.append(_section(f"content {path}") + f"cat {quote(path)} 2>/dev/null; echo")
+    parts += _contents(questions)
     if questions.units:
         parts.append(
             _section("units")
@@ -98,15 +97,7 @@ def script(questions: Questions) -> str:
             )
         )
     parts += [
-        _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
-        f"timeout 60 nvidia-smi --query-gpu={GPU_FIELDS} --format=csv,noheader,nounits 2>&1; "
-        "else echo 'nvidia-smi: not found'; (exit 127); fi; smi=$?; echo rc=$smi",
-        # Not asked again when the first answer was an error: a driver that hangs would cost another minute.
-        _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
-        f"apps=$(timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null); "
-        'printf "%s\\n" "$apps"; fi',
-        _section("gpu-containers") + "for p in $(printf '%s\\n' \"$apps\" | awk -F, '$2 {print $2}' 2>/dev/null); do "
-        "printf '%s\\t%s\\n' $p \"$(tr '\\n' ' ' 2>/dev/null </proc/$p/cgroup)\" 2>/dev/null; done",
+        *_CARDS,
         # What is loaded; else what is installed, by its licence.
         _section("kernel-module")
         + "cat /proc/driver/nvidia/version 2>/dev/null || modinfo -F license nvidia 2>/dev/null",
@@ -128,6 +119,45 @@ def script(questions: Questions) -> str:
     if questions.http:
         parts.append(_http(questions.http))
     return "\n".join([*parts, "exit 0"])
+
+
+def glance(questions: Questions) -> str:
+    """The part of the probe that changes by itself, cheap enough to be asked every few seconds: cards, containers, answers, and the
+    contents of files that were asked for."""
+    parts = [
+        "export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin",
+        _IDENTITY,
+        *_contents(questions),
+        *_CARDS,
+        "info=",
+        _docker(questions),
+    ]
+    return "\n".join([*parts, _http(questions.http), "exit 0"])
+
+
+def _contents(questions: Questions) -> list[str]:
+    return [_section(f"content {path}") + f"cat {shlex.quote(path)} 2>/dev/null; echo" for path in questions.contents]
+
+
+_IDENTITY = _section("identity") + 'echo "$(uname -m) $(id -u) $(id -un) $(date +%s)"'
+
+#: Who computes on the cards, and in which container. ``$smi``: exit status of the question about the cards. Not asked again when
+#: that was an error: a driver that hangs would cost another minute.
+GPU_PROCESSES = (
+    _section("gpu-processes") + f"if [ $smi -eq 0 ] || [ $smi -eq {DAMAGED_INFOROM} ]; then "
+    f"apps=$(timeout 60 nvidia-smi --query-compute-apps={PROCESS_FIELDS} --format=csv,noheader,nounits 2>/dev/null); "
+    'printf "%s\\n" "$apps"; fi\n'
+    + _section("gpu-containers")
+    + "for p in $(printf '%s\\n' \"$apps\" | awk -F, '$2 {print $2}' 2>/dev/null); do "
+    "printf '%s\\t%s\\n' $p \"$(tr '\\n' ' ' 2>/dev/null </proc/$p/cgroup)\" 2>/dev/null; done"
+)
+
+_CARDS = (
+    _section("gpus") + "if command -v nvidia-smi >/dev/null; then "
+    f"timeout 60 nvidia-smi --query-gpu={GPU_FIELDS} --format=csv,noheader,nounits 2>&1; "
+    "else echo 'nvidia-smi: not found'; (exit 127); fi; smi=$?; echo rc=$smi",
+    GPU_PROCESSES,
+)
 
 
 #: Whatever else calls itself Docker. A snap may be installed although this shell does not look for programs there.

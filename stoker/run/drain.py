@@ -43,7 +43,7 @@ class MemberState:
 
     @property
     def usable(self) -> bool:
-        return not self.drained and self.health != "down"
+        return not self.drained and self.health not in ("down", "proving")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def emptied(task: Task, members: Collection[MemberState]) -> Iterator[str]:
         ):
             others = [member for member in mine if member.name not in task.names]
             why = (
-                ", ".join(f"{one.name} is {'drained' if one.drained else 'down'}" for one in others)
+                ", ".join(f"{one.name} is {'drained' if one.drained else one.health}" for one in others)
                 or "there is no other"
             )
             yield f"{task}: the pool {pool} would have no member left ({why})."

@@ -19,22 +19,22 @@ from urllib3.connectionpool import HTTPConnectionPool
 #: The SDK calls its base URL's scheme this where the connection is not its own.
 _BASE_URL = "http+docker://ssh"
 
-#: Requests at once, each on a channel of its own; others wait.
-CHANNELS = 3
-
 
 class DockerOverSsh(docker.APIClient):
     """The SDK's low-level client for the Docker of another host. Speaks the newest API that the host knows."""
 
-    def __init__(self, client: paramiko.SSHClient, command: str, password: str | None, seconds: int) -> None:
-        """``command`` joins its standard streams with Docker's socket; ``password`` is what its sudo asks for.
+    def __init__(
+        self, client: paramiko.SSHClient, command: str, password: str | None, seconds: int, channels: int
+    ) -> None:
+        """``command`` joins its standard streams with Docker's socket; ``password`` is what its sudo asks for; so many ``channels``
+        are used at once, and other requests wait.
 
         Raises docker.errors.DockerException when Docker does not answer.
         """
         transport = client.get_transport()
         if transport is None:
             raise docker.errors.DockerException("the SSH connection is closed")
-        self._pool = _Pool(transport, command, password, seconds)
+        self._pool = _Pool(transport, command, password, seconds, channels)
         # An address that the SDK accepts; _retrieve_server_version puts the real one in its place.
         super().__init__(base_url="http://docker:1", version="auto", timeout=seconds)
 
@@ -63,9 +63,11 @@ class _Adapter(HTTPAdapter):
 
 
 class _Pool(HTTPConnectionPool):
-    def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: int) -> None:
+    def __init__(
+        self, transport: paramiko.Transport, command: str, password: str | None, seconds: int, channels: int
+    ) -> None:
         self._transport, self._command, self._password, self._seconds = transport, command, password, seconds
-        super().__init__("localhost", timeout=seconds, maxsize=CHANNELS, block=True)
+        super().__init__("localhost", timeout=seconds, maxsize=channels, block=True)
 
     def _new_conn(self) -> _Connection:
         return _Connection(self._transport, self._command, self._password, self._seconds)

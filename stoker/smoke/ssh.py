@@ -6,21 +6,28 @@ here as in a deploy.
 
 from __future__ import annotations
 
+import os
+import secrets
 import shlex
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import docker
 import paramiko
 
 from stoker.smoke.curl import CONNECT_SECONDS
-from stoker.smoke.docker_ssh import CHANNELS, DockerOverSsh
+
+if TYPE_CHECKING:  # the SDK is needed by the smoke test alone, and takes longer to import than a look at a host
+    import docker
+
+    from stoker.smoke.docker_ssh import DockerOverSsh
 
 #: Seconds for one command or one request to Docker. `docker exec` on a busy host takes a second or two.
 COMMAND_SECONDS = 15
+#: Requests to Docker at once, each on a channel of its own; others wait.
+CHANNELS = 3
 #: Commands at once. sshd allows 10 sessions on a connection (MaxSessions), and the Docker client has some of them.
 _SESSIONS = 9 - CHANNELS
 
@@ -73,15 +80,55 @@ class Shell:
         """Exit code, standard output and errors of a command that may fail. Raises AccessError when it cannot be run."""
         return self._execute(self._connected(), command, False, seconds, stdin)
 
+    @contextmanager
+    def stream(
+        self, command: str, sudo: bool = False, size: os.terminal_size | None = None
+    ) -> Iterator[paramiko.Channel]:
+        """A command that goes on; its input stays open. ``size`` gives it a terminal. Raises AccessError when it cannot be begun."""
+        client = self._connected()
+        with self._sessions:
+            try:
+                transport = client.get_transport()
+                if transport is None:
+                    raise paramiko.SSHException("the connection is closed")
+                channel = transport.open_session(timeout=COMMAND_SECONDS)
+                if size:
+                    channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
+                self._begin(channel, command, sudo, terminal=size is not None)
+            except (OSError, paramiko.SSHException, EOFError) as error:
+                raise AccessError(
+                    f"{command}: {error}", "see whether the host is overloaded or was restarted"
+                ) from error
+            with closing(channel):
+                yield channel
+
+    def _begin(self, channel: paramiko.Channel, command: str, sudo: bool, terminal: bool) -> None:
+        """Raises OSError and paramiko's errors."""
+        if not (sudo and self._needs_password):
+            channel.exec_command(self._with_sudo(command) if sudo else command)
+            return
+        if terminal:  # it would show the password, so it shows nothing until sudo has read it
+            mark = secrets.token_hex(8)
+            quiet = self._with_sudo(f"sh -c {shlex.quote(f'stty echo; {command}')}")
+            channel.exec_command(f"stty -echo; printf %s {mark}; {quiet}")
+            seen = b""
+            while not seen.endswith(mark.encode()) and (more := channel.recv(1)):
+                seen += more
+        else:
+            channel.exec_command(self._with_sudo(command))
+        channel.sendall(f"{self._login.sudo_password}\n".encode())
+
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
+        from stoker.smoke.docker_ssh import DockerOverSsh
+
         client = self._connected()
         with self._lock:
             if self._docker is None:
                 password = self._login.sudo_password if self._needs_password else None
                 try:
                     self._docker = DockerOverSsh(
-                        client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS
+                        client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS, CHANNELS
                     )
                 except Exception as error:  # the SDK raises its own, requests', urllib3's and paramiko's
                     raise AccessError(

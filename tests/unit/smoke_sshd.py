@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class _Server(paramiko.ServerInterface):
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._channels: list[paramiko.Channel] = []
+        self._terminals: list[paramiko.Channel] = []
         self._asked = 0
         self._lock = threading.Lock()
 
@@ -83,10 +85,15 @@ class _Server(paramiko.ServerInterface):
             self._asked += 1
         return OPEN_SUCCEEDED
 
+    def check_channel_pty_request(self, channel: paramiko.Channel, *_: object) -> bool:
+        self._terminals.append(channel)
+        return True
+
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         with self._lock:
             self._channels.append(channel)
-        threading.Thread(target=_execute, args=(channel, command.decode(), self._environment), daemon=True).start()
+        run = _execute_on_terminal if channel in self._terminals else _execute
+        threading.Thread(target=run, args=(channel, command.decode(), self._environment), daemon=True).start()
         return True
 
 
@@ -158,6 +165,32 @@ def _execute(channel: paramiko.Channel, command: str, environment: Mapping[str, 
         channel.sendall(data)
     channel.sendall_stderr(stderr.read())
     channel.send_exit_status(process.wait())
+    channel.shutdown_write()
     # A client that has said that it sends no more has had the reply to its request; a channel that is closed before is an error to it.
     feeder.join(timeout=5)
     channel.close()
+
+
+def _execute_on_terminal(channel: paramiko.Channel, command: str, environment: Mapping[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    os.close(theirs)
+
+    def feed() -> None:
+        while data := channel.recv(65536):
+            os.write(ours, data)
+
+    threading.Thread(target=feed, daemon=True).start()
+    with suppress(OSError):  # the end of a terminal
+        while data := os.read(ours, 65536):
+            channel.sendall(data)
+    channel.send_exit_status(process.wait())
+    channel.close()
+    os.close(ours)

@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.fleet import EMBEDDING, LLM, make_fleet
+from gateway_hosts import FLEET, GATEWAYS, Hosts
+from support.fleet import EMBEDDING, LLM
 
-from stoker.facts.paths import HOST_GATEWAYS
 from stoker.render.gateway import INSIDE_ADDRESS
 from stoker.run import drain
 from stoker.smoke.ssh import AccessError
 from stoker.spec.fleet import Host
-from stoker.steps.stack import backends
-
-FLEET = make_fleet()
-GATEWAYS = {LLM: "vllm_nginx", EMBEDDING: "bge_nginx"}
-
-
-@dataclass
-class Hosts:
-    """Both gateways' hosts: the file of each is a real one, and the gateway shows what stands in it."""
-
-    root: Path
-    down: set[str] = field(default_factory=set)
-    #: Instance -> what the gateways say that it runs, one value a look; the last one stays.
-    in_flight: dict[str, list[int]] = field(default_factory=dict)
-    silent: bool = False
-
-    def run(self, host: Host, command: str) -> str:
-        container = GATEWAYS[host.name]
-        directory = self.root / container
-        directory.mkdir(exist_ok=True)
-        if command.startswith("docker exec "):
-            assert command.split()[2] == container
-            return "" if self.silent else json.dumps({"members": self._members(host, directory / "drained")})
-        local = command.replace(f"{HOST_GATEWAYS}/{container}", str(directory))
-        return subprocess.run(["sh", "-c", local], check=True, capture_output=True, text=True).stdout
-
-    def listed(self, host: str) -> list[str]:
-        file = self.root / GATEWAYS[host] / "drained"
-        return file.read_text().splitlines() if file.exists() else []
-
-    def _members(self, host: Host, file: Path) -> list[dict[str, Any]]:
-        listed = file.read_text().splitlines() if file.exists() else []
-        gateway = next(stack.gateway for stack in host.stacks if stack.gateway)
-        return [
-            {
-                "name": member.name,
-                "pool": backend.pool.name,
-                "health": "down" if member.name in self.down else "up",
-                "drained": member.name in listed,
-                "in_flight": self._running(member.name, member.name in listed),
-            }
-            for backend in backends(FLEET, gateway)
-            for member in backend.members
-        ]
-
-    def _running(self, name: str, drained: bool) -> int:
-        values = self.in_flight.get(name, [0])
-        return values.pop(0) if drained and len(values) > 1 else values[0]
 
 
 @pytest.fixture
@@ -134,6 +82,14 @@ def test_no_pool_is_emptied(
     assert hosts.listed(LLM) == hosts.listed(EMBEDDING) == []
     assert carried_out(hosts, *names, force=True) == drain.DONE
     assert sorted(hosts.listed(EMBEDDING)) == names
+
+
+def test_one_that_the_gateway_has_not_tried_yet_is_no_member_to_go_on_with(
+    hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.proving = {"ollama_bge_1"}
+    assert carried_out(hosts, "ollama_bge_0") == drain.NOT_STARTED
+    assert "(ollama_bge_1 is proving)" in capsys.readouterr().err
 
 
 def test_what_is_drained_already_counts(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:

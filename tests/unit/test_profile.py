@@ -15,7 +15,7 @@ from stoker.render.compose import compose_file
 from stoker.smoke.check import CheckSkipped, Trace
 from stoker.smoke.checks_host import HostWitness, memory_checks
 from stoker.spec.problems import SpecError
-from stoker.status import judge
+from stoker.status.judge import judge
 from stoker.steps import images
 
 IMAGE = "vllm/vllm-openai:v0.32.0-cpu"
@@ -107,7 +107,7 @@ def test_smoke_skips_the_cards_memory_and_says_why() -> None:
 def test_status_shows_no_memory_of_a_card() -> None:
     fleet, host = fleet_and_host("llm", on_cpu)
     found = judge(fleet, host, converged(fleet, host))
-    assert [entry.gpu_memory_mib for entry in found.instances] == [None] * 5
+    assert [(entry.cards, entry.used_mib) for entry in found.instances] == [((), None)] * 5
 
 
 def test_a_cpu_build_gets_shared_memory_and_a_card_build_does_not() -> None:

@@ -1,0 +1,103 @@
+"""``stoker restart``: looks at the instances, says what it will interrupt, asks, and does it (`restart`)."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stoker.description import CannotStart, Description, read
+from stoker.facts.probe import script
+from stoker.facts.state import parse
+from stoker.operate.contact import Contact
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
+from stoker.operate.places import Place, UnknownName, named
+from stoker.operate.restart import carry_out, planned
+from stoker.operations.ready import unproven
+from stoker.ready import Board, ConnectionLost, Outcome, RunResult, Target, wait_ready
+from stoker.run.drain import Run
+from stoker.run.runner import confirmed
+from stoker.smoke.ssh import AccessError, logins
+from stoker.spec.fleet import Fleet, Host
+from stoker.steps.questions import questions
+
+NOT_STARTED = 3
+
+#: Seconds without a word from `docker restart`: an engine may take its grace period to stop.
+_RESTART_SECONDS = 600
+
+
+def restart(inventory: Path, overlays: Sequence[str], names: Sequence[str], *, yes: bool, limit_seconds: int) -> int:
+    """0: all answer again; 1: one does not, and what that means was said; 3: not begun; 130: interrupted."""
+    try:
+        described = read(inventory, overlays)
+        places = named(described.fleet, names)
+    except (*CannotStart, UnknownName) as error:
+        print(error, file=sys.stderr)
+        return NOT_STARTED
+    gateways = [place.name for place in places if place.instance is None]
+    if gateways:
+        print(
+            f"{', '.join(gateways)}: a gateway is not restarted. It takes a new configuration without losing a request, which "
+            "`stoker deploy` sees to; a restart would cut every request that runs through it.",
+            file=sys.stderr,
+        )
+        return NOT_STARTED
+    as_keyboard_interrupt()
+    contact = Contact(logins(described.inventory))
+    try:
+        return _restart(described, places, contact, yes, limit_seconds)
+    except AccessError as error:
+        print(f"{error.reason}; {error.remedy}. Nothing was changed.", file=sys.stderr)
+        return NOT_STARTED
+    except KeyboardInterrupt:  # before anything was begun
+        return INTERRUPTED
+    finally:
+        contact.close()
+
+
+def _restart(described: Description, places: Sequence[Place], contact: Contact, yes: bool, limit_seconds: int) -> int:
+    """Raises AccessError as long as nothing has been changed."""
+    targets = {place.name: _target(described.fleet, place, contact.run) for place in places}
+    absent = [name for name, target in targets.items() if target is None]
+    if absent:
+        print(f"{', '.join(absent)}: there is no such container; `stoker deploy` makes it.", file=sys.stderr)
+        return NOT_STARTED
+    steps = [planned(described.fleet, place, contact.run) for place in places]
+    print("Restart, one after the other:")
+    for step in steps:
+        print(f"  - {step}")
+    if not yes and not confirmed():
+        return NOT_STARTED
+    board = Board()
+
+    def ready(place: Place) -> Outcome:
+        target = targets[place.name]
+        assert target is not None
+        timeout = place.host.settings.ready_timeout
+        return wait_ready(_executing(contact, place.host), [target], board, timeout_seconds=timeout)[0]
+
+    return carry_out(steps, contact.run, lambda place: _start(contact, place), ready, limit_seconds)
+
+
+def _target(fleet: Fleet, place: Place, run: Run) -> Target | None:
+    """What to wait for; None where there is no container."""
+    state = parse(run(place.host, script(questions(fleet, place.host))).splitlines())
+    if place.container not in state.containers:
+        return None
+    return unproven(place.host, state, (place.container,), everything=True)[0]
+
+
+def _executing(contact: Contact, host: Host) -> Callable[[str], RunResult]:
+    def execute(text: str) -> RunResult:
+        try:
+            return RunResult(0, contact.run(host, text))
+        except AccessError as error:
+            raise ConnectionLost(error.reason) from error
+
+    return execute
+
+
+def _start(contact: Contact, place: Place) -> None:
+    contact.run(place.host, f"docker restart {shlex.quote(place.container)} 2>&1", _RESTART_SECONDS)
