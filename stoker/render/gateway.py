@@ -162,7 +162,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
             ),
             names=json.dumps([member.name for member in members], indent=4),
             models=_pairs(model_names(backends).items()),
-            routes=_pairs((route.path, _route_data(route)) for route in routes),
+            routes=_pairs((route.path, _route_data(route, backends)) for route in routes),
             parsed_limit=limits.parsed_body_mib * 1024 * 1024,
             retry_after=RETRY_AFTER_SECONDS,
             retry_seconds=min(RETRY_WITHIN_SECONDS, limits.read_seconds),
@@ -269,13 +269,15 @@ def _pool_data(backend: Backend) -> dict[str, object]:
     }
 
 
-def _route_data(route: Route) -> dict[str, object]:
+def _route_data(route: Route, backends: Sequence[Backend]) -> dict[str, object]:
+    engines = {backend.pool.name: backend.engine for backend in backends}
     return {
         "target": route.target,
         "pools": route.pools,
         "default": route.default,
         "prefix": route.prefix,
         "fixed": route.fixed,
+        "ollama": any(engines[pool] == "ollama" for pool in route.pools),
     }
 
 
