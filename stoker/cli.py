@@ -223,8 +223,9 @@ def load_time(
 ) -> None:
     """Restart an instance without its caches and with them, and tell how long each phase took. Interrupts it twice."""
     from stoker.run.load_time import load_time as run
+    from stoker.run.runner import confirmed
 
-    _leave(run(inventory, group_data_directories(group_data or ()), instance, yes=yes))
+    _leave(run(inventory, group_data_directories(group_data or ()), instance, lambda: yes or confirmed()))
 
 
 @app.command(epilog="Example: stoker undrain vllm_llama_gpu0_0")

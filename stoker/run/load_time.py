@@ -21,7 +21,6 @@ from stoker.description import CannotStart, read
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
 from stoker.render.compose import CACHE, MODEL_DATA
-from stoker.run.runner import confirmed
 from stoker.smoke.ssh import AccessError, Shell, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
@@ -56,8 +55,8 @@ class Places:
         return f"{self.cache}.aside"
 
 
-def load_time(inventory: Path, overlays: Sequence[str], name: str, *, yes: bool = False) -> int:
-    """Measure and print. 0: done; 1: it did not come up, or the host cannot be asked; 3: not begun."""
+def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Callable[[], bool]) -> int:
+    """Say what will be done, and after ``confirmed`` measure and print. 0: done; 1: it did not come up, or the host cannot be asked; 3: not begun."""
     try:
         described = read(inventory, overlays)
     except CannotStart as error:
@@ -75,7 +74,7 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, *, yes: bool 
         return NOT_STARTED
     print(f"{instance.name} on {host.name} will be stopped and started twice, first without its caches.")
     print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")
-    if not yes and not confirmed():
+    if not confirmed():
         return NOT_STARTED
     shell = Shell(login)
     try:
