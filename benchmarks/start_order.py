@@ -19,10 +19,10 @@ from benchmarks.lab import ROOT, in_lab, on_host, write
 HOST, NAME = "192.168.31.10", "gpu10"
 PAIR = {"vllm_llama_gpu0_0": 11401, "vllm_llama_gpu0_1": 11402}
 ENGINES = {**PAIR, "vllm_llama_gpu1_0": 11403, "vllm_llama_gpu1_1": 11404, "vllm_qwen_gpu2": 11405}
-KILLS, KILLS_WITHOUT, REBOOTS = 20, 5, 5
+KILLS, KILLS_WITHOUT, REBOOTS = 20, 5, 3
 #: Kills in a row: Docker pauses before it starts a container again, twice as long each time, until one is started by hand.
 IN_A_ROW = 4
-LOAD_SECONDS = 2
+LOAD_SECONDS = 1.5
 LIMIT_SECONDS = 120
 #: What an engine of v0.19.1 prints when its start fails.
 FAILED = "EngineCore failed to start"
