@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as made:
         work = Path(made)
         make_model(work)
-        runs = [{name: start(work, *kept) for name, kept in VARIANTS.items()} for _ in range(RUNS)]
+        runs = [{name: _told(name, start(work, *kept)) for name, kept in VARIANTS.items()} for _ in range(RUNS)]
         size = sum(file.stat().st_size for file in (work / "cache").rglob("*") if file.is_file())
     phases = {name: _medians([run[name] for run in runs]) for name in VARIANTS}
     write(
@@ -61,6 +61,11 @@ def main() -> None:
             "median_seconds": phases,
         },
     )
+
+
+def _told(name: str, phases: dict[str, float]) -> dict[str, float]:
+    print(f"{name}: {', '.join(f'{phase} {seconds:.1f} s' for phase, seconds in phases.items())}", flush=True)
+    return phases
 
 
 def _medians(starts: list[dict[str, float]]) -> dict[str, float]:
