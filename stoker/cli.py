@@ -214,7 +214,7 @@ def drain(
     _leave(run(inventory, overlays, instances, force=force, limit_seconds=seconds))
 
 
-@app.command(epilog="Examples: stoker load-time vllm_qwen_gpu2        stoker load-time vllm_qwen_gpu2@gpu10 --yes")
+@app.command(epilog="Examples: stoker load-time vllm_qwen_gpu2        stoker load-time vllm_qwen_gpu2@192.168.31.10 --yes")
 def load_time(
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Name of a vLLM instance.")],
     inventory: Inventory = Path("inventory.py"),
