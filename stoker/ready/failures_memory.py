@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import replace
 
-from stoker.plan.memory.predict import GIB, Prediction, predict
+from stoker.plan.memory.predict import GIB, TOLERANCE, Prediction, predict
 from stoker.plan.memory.verdict import MOST_UTILIZATION, longest_start, starts
 from stoker.ready.failure import Clues, Failure, Groups
 
@@ -20,10 +20,14 @@ _SAMPLER = re.compile(r"out of memory occurred when warming up \w+.*? with (\d+)
 _WORKER = "vLLM's wheels: v1/worker/utils.py, gpu_worker.py"
 
 
-def _fitting_utilization(got: Groups, _: Clues) -> Groups:
+def _fitting_utilization(got: Groups, clues: Clues) -> Groups:
     # two decimals, rounded down: what is asked for has to stay below what is free
     share = math.floor(float(got["free"]) / float(got["total"]) * 100) / 100
-    return {"fits": f"{share:.2f}"}
+    one = clues.known.memory
+    small = (
+        one and (tried := predict(replace(one.instance, utilization=share), one.total)).most_available < tried.needed
+    )
+    return {"fits": f"{share:.2f} fits now" + (", which is too little for this model" if small else "")}
 
 
 def _measured(clues: Clues) -> Prediction | None:
@@ -37,6 +41,8 @@ def _measured(clues: Clues) -> Prediction | None:
 
 def _enough(one: Prediction) -> float | None:
     """The smallest gpu_memory_utilization with which one request of full length fits for certain; None: there is none."""
+    if one.instance.kv_cache_memory_bytes is not None:  # the share has no say then
+        return None
     for percent in range(math.floor(one.instance.utilization * 100) + 1, round(MOST_UTILIZATION * 100) + 1):
         if starts(predict(replace(one.instance, utilization=percent / 100), one.total)):
             return percent / 100
@@ -52,7 +58,11 @@ def _ways_out(one: Prediction) -> str:
 
 
 def _room_for_cache(_: Groups, clues: Clues) -> Groups:
-    found, one = clues.find(_AVAILABLE), _measured(clues)
+    found, planned, one = clues.find(_AVAILABLE), clues.known.memory, _measured(clues)
+    if found and planned and planned.available - float(found[1]) * GIB > 2 * TOLERANCE:
+        others = planned.available / GIB - float(found[1])
+        advice = f"about {others:.1f} GiB more were taken than this model needs by the plan: by another program on the card while it measured; keep that off and start it again"
+        return {"short": "", "advice": advice}
     short = f" ({-float(found[1]):.2f} GiB too little)" if found and float(found[1]) < 0 else ""
     ways = _ways_out(one) if one else ""
     if one and not ways:
@@ -121,7 +131,7 @@ MEMORY_FAILURES: tuple[Failure, ...] = (
             r"GPU memory utilization \((?P<share>[\d.]+), (?P<want>[\d.]+) GiB\)"
         ),
         cause="the GPU has {free} GiB free of {total} and the instance asks for {want} GiB (gpu_memory_utilization {share})",
-        remedy="see with nvidia-smi on the host who holds the rest; if it belongs there, gpu_memory_utilization of at most {fits} fits now",
+        remedy="see with nvidia-smi on the host who holds the rest; if it belongs there, gpu_memory_utilization of at most {fits}",
         source=f"{_WORKER} (0.9.1 to 0.33); vllm#20305, #25837",
         since="0.9",
         heals=True,

@@ -291,10 +291,12 @@ LLAMA = layout_of(
 V100 = round(31.73 * GIB)
 
 
-def planned(utilization: float, length: int) -> Prediction:
+def planned(utilization: float, length: int, weights_gib: float = 5.34) -> Prediction:
     settings = CacheSettings(version=(0, 19, 1))
     return predict(
-        InstanceMemory("a", LLAMA, round(5.34 * GIB), length, settings, utilization=utilization, max_num_seqs=16),
+        InstanceMemory(
+            "a", LLAMA, round(weights_gib * GIB), length, settings, utilization=utilization, max_num_seqs=16
+        ),
         V100,
     )
 
@@ -316,8 +318,18 @@ def test_numbers_of_a_cache_without_room_come_from_the_plan_and_from_what_was_me
     # 1.25 GiB are missing, one request needs 1 GiB, and a start may have 1.23 GiB less than another: 3.48 of 31.73 GiB more than 0.2
     assert float(share[1]) == pytest.approx(0.2 + 3.48 / 31.73, abs=0.011)
     assert "GiB too little" not in advice(error, None)
-    assert "does not fit on a card of 31.7 GiB" in advice(
-        error, planned(0.9, 8192), "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: -25.00 GiB"
+    none = "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: -3.10 GiB"
+    assert "does not fit on a card of 31.7 GiB" in advice(error, planned(0.9, 8192, weights_gib=30.0), none)
+    # measured while a neighbour loaded, as in vllm#55827: the share is not at fault
+    race = "INFO 04-18 10:11:54 [gpu_worker.py:436] Available KV cache memory: -3.21 GiB"
+    assert "by another program on the card while it measured" in advice(error, planned(0.45, 8192), race)
+
+
+def test_a_share_that_fits_and_is_too_little_for_the_model_is_told_so() -> None:
+    error = "ValueError: Free memory on device cuda:0 ({}/31.73 GiB) on startup is less than desired GPU memory utilization (0.45, 14.28 GiB)."
+    assert advice(error.format("13.01"), planned(0.45, 8192)).endswith("at most 0.41 fits now")
+    assert "at most 0.09 fits now, which is too little for this model" in advice(
+        error.format("3.01"), planned(0.45, 8192)
     )
 
 
