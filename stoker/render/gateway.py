@@ -272,6 +272,7 @@ def _pool_data(backend: Backend) -> dict[str, object]:
 def _route_data(route: Route, backends: Sequence[Backend]) -> dict[str, object]:
     engines = {backend.pool.name: backend.engine for backend in backends}
     return {
+        "method": route.method,
         "target": route.target,
         "pools": route.pools,
         "default": route.default,
