@@ -36,7 +36,9 @@ def main() -> None:
     exits = [noticed("failed", kill=True) - died() for _ in range(RUNS)]
     in_lab("stoker", "deploy", "--yes")
     result = {"runs": RUNS, "ready_to_noticed": summary(ready), "exit_to_noticed": summary(exits)}
-    write("readiness", {**result, "watching_percent_of_a_core": watching(("stoker", "wait", "--limit", HOST))})
+    cost = watching(("stoker", "wait", "--limit", HOST))
+    in_lab("stoker", "wait")
+    write("readiness", {**result, "watching_percent_of_a_core": cost})
 
 
 def watching(command: tuple[str, ...]) -> dict[str, float]:
