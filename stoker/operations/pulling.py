@@ -35,7 +35,7 @@ class Pulling:
 
     def end(self, error: str | None) -> None:
         """``error`` as `run_long` returns it."""
-        words = self._progress.detail if error is None else _cause(error)
+        words = "" if error is None else _cause(error)
         self._show(words, Verdict.PULLED if error is None else Verdict.FAILED)
         self._board.leave([])
 

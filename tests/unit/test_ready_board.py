@@ -161,7 +161,7 @@ def test_a_pull_is_a_row_with_figures() -> None:
     assert text_of(out).splitlines() == [
         "gpu10 vllm-openai:v0.19.1: pulling the image, 0.0 s",
         "still waiting for 1 of 1: vllm-openai:v0.19.1 pulling the image: 1.20 of 8.10 GB, 3 of 12 layers (15 %)",
-        "gpu10 vllm-openai:v0.19.1: pulled: 1.20 of 8.10 GB, 3 of 12 layers, 40.0 s",
+        "gpu10 vllm-openai:v0.19.1: pulled, 40.0 s",
     ]
 
 
