@@ -1,9 +1,12 @@
-"""How soon a deploy notices: that an engine is ready, and that a container has died.
+"""How soon a deploy notices: that an engine is ready, and that a container has died. And what watching costs the host.
 
     .venv/bin/python -m benchmarks.readiness
 
 Restarts one instance of the lab several times, kills it several times while it loads, and leaves it serving. The engine's log and Docker
 say when it happened; the line of ``stoker deploy`` says when it was noticed. All machines of the lab share one clock.
+
+Then all engines of the host load slowly, for a while without and for a while with ``stoker wait``. systemd's accounting says what processor
+time SSH sessions (all that the wait starts there) and Docker took meanwhile; the difference is what watching costs.
 """
 
 from __future__ import annotations
@@ -13,12 +16,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from benchmarks.lab import ROOT, answered, in_lab, on_host, seconds_of, write
 
 HOST, NAME = "192.168.31.10", "vllm_qwen_gpu2"
 RUNS = 5
 LIMIT_SECONDS = 120
+WATCH_SECONDS = 60
+#: Longer than both windows together: the first engine of each card loads in all of them.
+LOAD_SECONDS = 4 * WATCH_SECONDS
+#: Everything that an SSH session runs, with and without systemd's own sessions, and the Docker daemon with its proxies.
+_CGROUPS = {"ssh": ("system.slice/ssh.service", "user.slice"), "docker": ("system.slice/docker.service",)}
 
 
 def main() -> None:
@@ -26,7 +35,55 @@ def main() -> None:
     ready = [noticed("ready") - answered(HOST, NAME) for _ in range(RUNS)]
     exits = [noticed("failed", kill=True) - died() for _ in range(RUNS)]
     in_lab("stoker", "deploy", "--yes")
-    write("readiness", {"runs": RUNS, "ready_to_noticed": summary(ready), "exit_to_noticed": summary(exits)})
+    result = {"runs": RUNS, "ready_to_noticed": summary(ready), "exit_to_noticed": summary(exits)}
+    cost = watching(("stoker", "wait", "--limit", HOST))
+    in_lab("stoker", "wait")
+    write("readiness", {**result, "watching_percent_of_a_core": cost})
+
+
+def watching(command: tuple[str, ...]) -> dict[str, float]:
+    """What ``command`` costs the host while its engines load, in percent of a core."""
+    settings = "/etc/lab-gpu/engine.json"
+    before = on_host(HOST, f"cat {settings} 2>/dev/null || echo '{{}}'")
+    on_host(
+        HOST,
+        f"""printf '{{"load_seconds": {LOAD_SECONDS}}}' >{settings}; docker restart -t 1 $(docker ps -q) >/dev/null""",
+    )
+    try:
+        time.sleep(10)  # Python's own start in every container
+        alone = _window()
+        with subprocess.Popen(
+            [str(ROOT / "lab/run"), *command], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stderr is not None
+            process.stderr.readline()  # the first look is done; what it costs is no part of the watching
+            watched = _window()
+            process.terminate()
+    finally:
+        on_host(HOST, f"printf '%s' '{before.strip()}' >{settings}; docker restart -t 1 $(docker ps -q) >/dev/null")
+    cost = {name: round(watched[name] - alone[name], 2) for name in _CGROUPS}
+    return {**cost, "all": round(sum(cost.values()), 2), "window_seconds": WATCH_SECONDS}
+
+
+def _window() -> Mapping[str, float]:
+    """Percent of a core that each of the groups takes in a while from now."""
+    begun, used = time.monotonic(), _used()
+    time.sleep(WATCH_SECONDS)
+    then = _used()
+    passed = time.monotonic() - begun
+    return {name: 100 * (then[name] - used[name]) / passed for name in _CGROUPS}
+
+
+def _used() -> dict[str, float]:
+    """Seconds of processor time of each group since the host was started."""
+    paths = {name: [f"/sys/fs/cgroup/{path}/cpu.stat" for path in paths] for name, paths in _CGROUPS.items()}
+    output = on_host(
+        HOST,
+        f"grep -H usage_usec {' '.join(path for each in paths.values() for path in each)} 2>/dev/null",
+        check=False,
+    )
+    found = {path: int(value) / 1e6 for path, value in re.findall(r"^(\S+):usage_usec (\d+)$", output, re.MULTILINE)}
+    return {name: sum(found.get(path, 0.0) for path in each) for name, each in paths.items()}
 
 
 def summary(seconds: list[float]) -> dict[str, float]:

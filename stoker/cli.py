@@ -152,6 +152,21 @@ def status(
     _leave(run(inventory, group_data_directories(group_data or ()), limit or [], json, watch))
 
 
+@app.command(epilog="Examples: stoker wait        stoker wait vllm_qwen_gpu2 --limit 192.168.31.10")
+def wait(
+    instances: Annotated[
+        list[str] | None, typer.Argument(metavar="INSTANCE", help="Names of instances; all without one.")
+    ] = None,
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    limit: Limit = None,
+) -> None:
+    """Watch what loads until every instance has given a real answer; starts and stops nothing. Exit status 1 if one does not."""
+    from stoker.operate.wait_command import wait as run
+
+    _leave(run(inventory, group_data_directories(group_data or ()), limit or [], instances or []))
+
+
 @app.command(epilog="Examples: stoker plan        stoker plan --live        stoker plan --json --limit 192.168.31.10")
 def plan(
     inventory: Inventory = Path("inventory.py"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from stoker.ready.wait import LOOK_SECONDS, ConnectionLost, RunResult
 from stoker.smoke.ssh import COMMAND_SECONDS, AccessError, Login, Shell
 from stoker.spec.fleet import Host
 
@@ -29,6 +30,17 @@ class Contact:
             self._shells.pop(host.name, None)
             shell.close()
             raise
+
+    def executing(self, host: Host) -> Callable[[str], RunResult]:
+        """What `wait_ready` looks at the host with."""
+
+        def execute(script: str) -> RunResult:
+            try:
+                return RunResult(0, self.run(host, script, LOOK_SECONDS))
+            except AccessError as error:
+                raise ConnectionLost(error.reason) from error
+
+        return execute
 
     def close(self) -> None:
         for shell in self._shells.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stoker.description import CannotStart, Description, read
@@ -14,13 +14,14 @@ from stoker.operate.contact import Contact
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import Place, UnknownName, named
 from stoker.operate.restart import carry_out, planned
-from stoker.operations.ready import unproven
-from stoker.ready import Board, ConnectionLost, Outcome, RunResult, Target, wait_ready
+from stoker.ready import Board, Outcome, Target, wait_ready
+from stoker.ready.limits import limits_of
 from stoker.run.drain import Run
 from stoker.run.runner import confirmed
 from stoker.smoke.ssh import AccessError, logins
-from stoker.spec.fleet import Fleet, Host
+from stoker.spec.fleet import Fleet
 from stoker.steps.questions import questions
+from stoker.steps.waiting import unproven
 
 NOT_STARTED = 3
 
@@ -75,8 +76,8 @@ def _restart(described: Description, places: Sequence[Place], contact: Contact, 
     def ready(place: Place) -> Outcome:
         target = targets[place.name]
         assert target is not None
-        timeout = place.host.settings.ready_timeout
-        return wait_ready(_executing(contact, place.host), [target], board, timeout_seconds=timeout)[0]
+        limits = limits_of(place.host.settings)
+        return wait_ready(contact.executing(place.host), [target], board, limits=limits)[0]
 
     return carry_out(steps, contact.run, lambda place: _start(contact, place), ready, limit_seconds)
 
@@ -87,16 +88,6 @@ def _target(fleet: Fleet, place: Place, run: Run) -> Target | None:
     if place.container not in state.containers:
         return None
     return unproven(place.host, state, (place.container,), everything=True)[0]
-
-
-def _executing(contact: Contact, host: Host) -> Callable[[str], RunResult]:
-    def execute(text: str) -> RunResult:
-        try:
-            return RunResult(0, contact.run(host, text))
-        except AccessError as error:
-            raise ConnectionLost(error.reason) from error
-
-    return execute
 
 
 def _start(contact: Contact, place: Place) -> None:

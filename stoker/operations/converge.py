@@ -13,6 +13,7 @@ from stoker.facts.state import HostState
 from stoker.operations.jobs import run_long
 from stoker.operations.memory import current, forget, pin
 from stoker.operations.preflight import against
+from stoker.operations.pulling import Pulling, explained
 from stoker.operations.shell import say_on, shell_on
 from stoker.plan.finding import refusals
 from stoker.ready.wait import ConnectionLost
@@ -58,7 +59,7 @@ def converge(run: Session, step: Step, needs_gpus: bool = True, reloads: bool = 
         if state.is_executing:
             host.log(str(action), log_func=logger.info)
             forget(host)
-        yield _command(action)
+        yield _command(action, run)
 
 
 def lost(found: HostState, needs_gpus: bool) -> str:
@@ -83,11 +84,11 @@ def unfit(run: Session, host_name: str, found: HostState) -> str:
     return "; ".join(f"{refusal.reason} ({refusal.remedy})" for refusal in refused.get(host_name, ()))
 
 
-def _command(action: Action) -> StringCommand | FunctionCommand:
+def _command(action: Action, run: Session) -> StringCommand | FunctionCommand:
     if action.function is not None:
         return FunctionCommand(_call, (action,), {})
     if action.long:
-        return FunctionCommand(_long, (action,), {})
+        return FunctionCommand(_long, (action, run), {})
     return StringCommand("sh -c", shlex.quote(action.script), _stdin=action.stdin or "")
 
 
@@ -101,12 +102,17 @@ def _call(state: Any, host: Any, action: Action) -> bool:
     return _report(host, action, error)
 
 
-def _long(state: Any, host: Any, action: Action) -> bool:
+def _long(state: Any, host: Any, action: Action, run: Session) -> bool:
+    pulling = Pulling(run.board, host.name, action.image) if action.image else None
+    error: str | None = "it did not come to an end"
     try:
-        error = run_long(shell_on(host), say_on(host), action)
+        error = run_long(shell_on(host), say_on(host), action, pulling.tell if pulling else None)
     except ConnectionLost as lost_connection:
         error = f"the connection was lost ({lost_connection}); deploy again"
-    return _report(host, action, error)
+    finally:
+        if pulling:
+            pulling.end(error)
+    return _report(host, action, explained(error) if error and pulling else error)
 
 
 def _report(host: Any, action: Action, error: str | None) -> bool:

@@ -16,7 +16,7 @@ from stoker.steps.action import Action, Say, Shell
 #: Not below /var/lib/stoker: packages are installed before that directory is made.
 JOBS = "/run/stoker-jobs"
 
-_POLL_SECONDS = (0.1, 0.1, 0.2, 0.3, 0.5)
+_POLL_SECONDS = (0.1, 0.1, 0.2, 0.3, 0.5, 0.5, 0.5, 1.0)
 _REPORT_SECONDS = 10.0
 
 #: After so many looks in a row without an answer the host is given up.
@@ -48,10 +48,14 @@ def run_long(
     shell: Shell,
     say: Say,
     action: Action,
+    show: Callable[[str], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> str | None:
-    """Run an action's script to its end and say now and then how far it is. Returns what went wrong, or None."""
+    """Run an action's script to its end and say now and then how far it is. Returns what went wrong, or None.
+
+    ``show`` gets the newest line of its output after every look instead, for a view of its own.
+    """
     name = hashlib.sha256(action.script.encode()).hexdigest()[:16]
     ok, lines = shell(start_script(name, action.script))
     if not ok:
@@ -72,7 +76,9 @@ def run_long(
         if status.isdigit():
             return f"exit status {status}\n" + _tail(log)
         last = next((line for line in reversed(log) if line.strip()), "")
-        if last and last != said and clock() - reported >= _REPORT_SECONDS:
+        if show:
+            show(last)
+        elif last and last != said and clock() - reported >= _REPORT_SECONDS:
             say(f"  ... {last.strip()[:160]}")
             said, reported = last, clock()
 

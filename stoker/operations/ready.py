@@ -15,20 +15,16 @@ from stoker.operations.memory import current, forget, pin
 from stoker.operations.shell import shell_on
 from stoker.plan.memory_plan import plan_host
 from stoker.plan.read_back import logs_script, read_logs, sentence
-from stoker.ready.stamp import is_proven
+from stoker.ready.limits import limits_of
 from stoker.ready.target import Target
 from stoker.ready.wait import RunResult, wait_ready
-from stoker.render.compose import services
 from stoker.run.interrupt import interrupted
 from stoker.run.session import Session
 from stoker.spec.fleet import Host
-from stoker.spec.gpu_name import label
-from stoker.spec.settings import OllamaModel
 from stoker.steps import driver
 from stoker.steps.action import Action
 from stoker.steps.informed import informed
-from stoker.steps.layout import READY
-from stoker.steps.stack import container_reason, uuids
+from stoker.steps.waiting import unproven
 
 
 @operation()
@@ -91,44 +87,6 @@ def _gone(state: Any, host: Any, reason: str) -> bool:
     return False
 
 
-def unproven(described: Host, found: HostState, only: tuple[str, ...] = (), everything: bool = False) -> list[Target]:
-    """The instances whose running start has not been proven by a real answer, or which are not healthy now.
-
-    ``everything``: all of them, because all will be started anew.
-    """
-    rendered = {
-        service.container: service for stack in described.stacks for service in services(described, stack, uuids(found))
-    }
-    targets = []
-    for _, instance in described.instances():
-        if only and instance.name not in only:
-            continue
-        container = found.containers.get(instance.name)
-        stamp = found.contents.get(f"{READY}/{instance.name}", "")
-        proven = (
-            container is not None
-            and container.running
-            and not container_reason(rendered[instance.name], found)
-            and is_proven(container.id, container.started_at, stamp)
-            and found.answers.get(instance.name) == "200"
-        )
-        if everything or not proven:
-            model = described.model_of(instance)
-            targets.append(
-                Target(
-                    host=described.name,
-                    name=instance.name,
-                    engine=instance.engine,
-                    container=instance.name,
-                    port=instance.port,
-                    model=instance.model,
-                    expect_dimensions=model.dimensions if isinstance(model, OllamaModel) else None,
-                    gpus=tuple(map(label, instance.gpus)),
-                )
-            )
-    return targets
-
-
 def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
     shell = shell_on(host)
 
@@ -136,8 +94,8 @@ def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
         ok, lines = shell(script)
         return RunResult(0 if ok else 1, "\n".join(lines) + "\n")
 
-    timeout = run.fleet.host(host.name).settings.ready_timeout
-    outcomes = wait_ready(execute, targets, run.board, timeout_seconds=timeout, interrupted=interrupted)
+    limits = limits_of(run.fleet.host(host.name).settings)
+    outcomes = wait_ready(execute, targets, run.board, limits=limits, interrupted=interrupted)
     run.outcomes += outcomes
     for outcome in outcomes:
         if not outcome.ok:

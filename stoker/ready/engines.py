@@ -6,7 +6,7 @@ from stoker.ready.diagnosis import Diagnosis, diagnose_text
 from stoker.ready.failure import NOTHING, Known
 from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
 from stoker.ready.phase import Progress
-from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
+from stoker.ready.vllm_log import vllm_diagnosis, vllm_is_doomed, vllm_progress
 
 
 def engine_progress(engine: str, log: str) -> Progress | None:
@@ -17,6 +17,11 @@ def engine_progress(engine: str, log: str) -> Progress | None:
         case "ollama":
             return ollama_progress(log)
     return None
+
+
+def engine_is_doomed(engine: str, log: str) -> bool:
+    """Does a log of an engine that still runs say that it cannot become ready any more? Ollama ends at once in such a case."""
+    return engine == "vllm" and vllm_is_doomed(log)
 
 
 def engine_diagnosis(engine: str, log: str, known: Known = NOTHING) -> Diagnosis | None:

@@ -33,7 +33,7 @@ def ollama_progress(log: str) -> Progress | None:
     for line in reversed(log_lines(log)):
         for pattern, phase, detail in _MARKS:
             if pattern.search(line.text):
-                return Progress(phase, detail)
+                return Progress(phase, detail, line=line.text)
     return None
 
 

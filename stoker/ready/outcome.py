@@ -14,6 +14,7 @@ LINES_WITH_A_CAUSE = 12  #: of the log, in the report of a known failure; an unk
 
 class Verdict(enum.Enum):
     READY = "ready"
+    PULLED = "pulled"  # an image, which is waited for before there is an instance
     FAILED = "failed"
     TIMED_OUT = "timed out"
     BLOCKED = "blocked"  # its turn on the GPU never came, because a neighbour failed
@@ -60,5 +61,6 @@ class Outcome:
             rows.append(f"  last lines of {target.container}:")
             rows += [f"    {line}" for line in lines]
         if self.progress.phase is not Phase.NO_CONTAINER and self.verdict is not Verdict.INTERRUPTED:
-            rows.append(f"  the whole log, on {target.host}: docker logs --tail 500 {target.container}")
+            rows.append(f"  the whole log: stoker logs {target.name}")
+            rows.append(f"  the same on {target.host}: docker logs --tail 500 {target.container}")
         return "\n".join(rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class Phase(enum.IntEnum):
     """In the order in which a start passes through them."""
 
+    PULLING = -1  # an image, before there is a container
     NO_CONTAINER = 0
     WAITING_FOR_GPU = 1
     STARTING = 2
@@ -28,6 +29,7 @@ class Phase(enum.IntEnum):
 
 
 _WORDS = {
+    Phase.PULLING: "pulling the image",
     Phase.NO_CONTAINER: "not running",
     Phase.WAITING_FOR_GPU: "waiting for the GPU",
     Phase.STARTING: "starting",
@@ -45,11 +47,15 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A phase, what is known about its inside, and its share done (0 to 100) where the engine tells it."""
+    """A phase, what is known about its inside, and its share done (0 to 100) where the engine tells it.
+
+    `line` is the line of the log that said so: another line that says the same is progress all the same.
+    """
 
     phase: Phase
     detail: str = ""
     percent: float | None = None
+    line: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:

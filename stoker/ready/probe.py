@@ -1,8 +1,8 @@
 """One look at a host: the POSIX sh script that sees all instances of the host at once, and what its output means.
 
-One SSH command a look, however many instances. Docker is asked through its socket with curl, because the docker
-command costs several times as much processor time. A real request may take minutes (Ollama loads the model for it),
-so it runs beside the looks and its answer is collected by a later one.
+One SSH command a look, however many instances; it waits on the host until there is something to see (`hold`). Docker is
+asked through its socket with curl, because the docker command costs several times as much processor time. A real request
+may take minutes (Ollama loads the model for it), so it runs beside the looks and its answer is collected by a later one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from stoker.ready.cards import SAMPLES, CardsSeen, is_gone, read_samples
+from stoker.ready.hold import NOTHING, Heed, hold_line
+from stoker.ready.load_record import LOADS
 from stoker.ready.question import FILL, Answer, Question
 from stoker.ready.stamp import STAMP_DIRECTORY, write_stamps_fragment
 from stoker.ready.target import Target
@@ -34,7 +37,7 @@ _FIRST_FRAME = re.compile(rb"[\x01\x02]\x00\x00\x00")
 
 @dataclass(frozen=True, slots=True)
 class LogWish:
-    """Which part of a container's log to fetch: between two of Docker's times, at most so many lines and bytes."""
+    """Which part of a container's log to fetch: between two of Docker's times, at most so many lines; so many characters are read."""
 
     since: str
     until: str = ""
@@ -46,7 +49,9 @@ class LogWish:
 class Look:
     """What to find out about one instance: always its state; its health, its log and an answer where wanted.
 
-    `start` names the start that is asked for a real answer ("" for none): an answer belongs to one start.
+    `start` names the start that is asked for a real answer ("" for none): an answer belongs to one start. `heed`: what of
+    it ends the hold before the look; the answer's file is added here. `history`: the record of its last load is read, too.
+    `examine`: nvidia-smi is asked for its cards alone.
     """
 
     target: Target
@@ -54,6 +59,9 @@ class Look:
     log: LogWish | None = None
     start: str = ""
     question: Question | None = None
+    heed: Heed = NOTHING
+    history: bool = False
+    examine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,9 @@ class Container:
     error: str
     restart_policy: str
     health: str = ""
+    pid: int = 0
+    log_path: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,9 @@ class Seen:
     log: str | None = None
     answer: Answer | None = None
     answer_start: str = ""
+    history: str = ""
+    age: float | None = None  #: seconds since its start, told with the history
+    card_error: str = ""  #: what nvidia-smi says of its cards when it fails for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class HostSeen:
     instances: tuple[Seen, ...] = ()
     trouble: str = ""
     docker_down: bool = False
+    cards: CardsSeen = field(default_factory=CardsSeen)
 
 
 def start_key(container_id: str, started_at: str) -> str:
@@ -151,26 +166,39 @@ def build_script(
     looks: Sequence[Look],
     boundary: str,
     *,
+    hold_seconds: float = 0.0,
+    cards: bool = False,
+    heed_cards: bool = False,
     stamps: Mapping[str, str] | None = None,
+    loads: Mapping[str, str] | None = None,
     docker_socket: str = DOCKER_SOCKET,
     work_directory: str = WORK_DIRECTORY,
     stamp_directory: str = STAMP_DIRECTORY,
+    load_directory: str = LOADS,
 ) -> str:
     """The script for one look, to be run by root on the host.
 
-    `boundary` marks the lines that are the script's own in its output and must not be guessable. `stamps` (text by
-    container) are written first.
+    `boundary` marks the lines that are the script's own in its output and must not be guessable. `stamps` and `loads` (texts
+    by container) are written first. `hold_seconds`: it waits that long for something that the looks heed, and looks then;
+    `heed_cards`: also for a complaint of nvidia-smi. `cards`: the cards' memory is wanted.
     """
+    heeds = [_heed(look, work_directory) for look in looks]
+    mark = f"{work_directory}/mark"
     parts = [
         f"B={boundary} D={shlex.quote(work_directory)} new=",
         "umask 077",
         write_stamps_fragment(stamps or {}, stamp_directory),
+        write_stamps_fragment(loads or {}, load_directory),
         "command -v curl >/dev/null || { printf '%s nocurl\\n' \"$B\"; exit 0; }",
+        '[ -d "$D" ] || mkdir -p "$D"',
+        SAMPLES if cards else "",
+        hold_line(hold_seconds, heeds, mark, f"{work_directory}/cards" if heed_cards else "") if hold_seconds else "",
         _FUNCTIONS if any(look.question for look in looks) else "",
-        f"seen=$({_state_command(looks, boundary, docker_socket)})",
-        "printf '%s\\n' \"$seen\"",
+        _seen_lines(looks, boundary, docker_socket),
         *(_ask_line(at, look) for at, look in enumerate(looks) if look.question),
-        *(_log_line(at, look, docker_socket) for at, look in enumerate(looks) if look.log),
+        "samples" if cards else "",
+        *(_history_line(at, look, load_directory) for at, look in enumerate(looks) if look.history),
+        *(_examine_line(at, look) for at, look in enumerate(looks) if look.examine and look.target.uuids),
         # An engine that is up answers at once: give it a moment, so that this look already brings the answer.
         'for i in 1 2 3; do w=; for f in $new; do [ -e "$f" ] || w=1; done; [ -z "$w" ] && break; sleep 0.1; done',
         *(f"tell {at} {_stem(look)}" for at, look in enumerate(looks) if look.question),
@@ -179,24 +207,48 @@ def build_script(
     return "\n".join(part for part in parts if part) + "\n"
 
 
+def _heed(look: Look, work_directory: str) -> Heed:
+    if look.question is None:
+        return look.heed
+    return replace(look.heed, answer=f"{work_directory}/{look.target.container}.{look.start}.done")
+
+
 def _stem(look: Look) -> str:
     return shlex.quote(f"{look.target.container}.{look.start}")
 
 
-def _state_command(looks: Sequence[Look], boundary: str, docker_socket: str) -> str:
-    """One curl for all states and healths; the line that -w prints after each transfer says whose it was."""
+def _seen_lines(looks: Sequence[Look], boundary: str, docker_socket: str) -> str:
+    """One curl for all states, healths and logs: its start costs more than all that it asks.
+
+    What -w prints after each transfer says whose it was. States and logs leave the host as one text; the healths' codes, which curl
+    prints on stderr, stay in $seen for the script itself, too.
+    """
+    docker = f"--max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)}"
     transfers = []
     for at, look in enumerate(looks):
-        transfers.append(
-            f"--max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)} "
-            f"-w '\\n{boundary} state {at} %{{http_code}}\\n' http://docker/containers/{look.target.container}/json"
-        )
+        container = f"http://docker/containers/{look.target.container}"
+        transfers.append(f"{docker} -w '\\n{boundary} state {at} %{{http_code}}\\n' {container}/json")
         if look.health:
             transfers.append(
                 f"--noproxy '*' --max-time {HEALTH_SECONDS} -o /dev/null "
-                f"-w '{boundary} health {at} %{{http_code}}\\n' {shlex.quote(look.target.health_url)}"
+                f"-w '%{{stderr}}{boundary} health {at} %{{http_code}}\\n' {shlex.quote(look.target.health_url)}"
             )
-    return f"curl -q -s {' --next -s '.join(transfers)} 2>/dev/null"
+        if look.log:
+            url = shlex.quote(f"{container}/logs?{_log_query(look.log)}")
+            transfers.append(f"{docker} -w '\\n{boundary} log {at}\\n' {url}")
+    # The logs that grow from here on end the next hold.
+    return (
+        f': >"$D/mark"\nexec 3>&1\n'
+        f"seen=$({{ curl -q -s {' --next -s '.join(transfers)} 2>&4 | base64 -w 0 >&3; }} 4>&1)\n"
+        "exec 3>&-\n"
+        'printf \'\\n%s docker\\n%s\\n\' "$B" "$seen"'
+    )
+
+
+def _log_query(wish: LogWish) -> str:
+    # A container's first lines may be a little older than its StartedAt.
+    query = f"stdout=1&stderr=1&tail={wish.lines}&since={unix_time(wish.since, -0.2)}"
+    return f"{query}&until={unix_time(wish.until)}" if wish.until else query
 
 
 def _ask_line(at: int, look: Look) -> str:
@@ -207,17 +259,15 @@ def _ask_line(at: int, look: Look) -> str:
     return f'case $seen in *"$B health {at} 200"*) ask {_stem(look)} {arguments} ;; esac'
 
 
-def _log_line(at: int, look: Look, docker_socket: str) -> str:
-    assert look.log is not None
-    # A container's first lines may be a little older than its StartedAt.
-    query = f"stdout=1&stderr=1&tail={look.log.lines}&since={unix_time(look.log.since, -0.2)}"
-    if look.log.until:
-        query += f"&until={unix_time(look.log.until)}"
-    url = shlex.quote(f"http://docker/containers/{look.target.container}/logs?{query}")
-    return (
-        f"curl -q -s --max-time {DOCKER_SECONDS} --unix-socket {shlex.quote(docker_socket)} {url} 2>/dev/null | "
-        f"tail -c {look.log.size} | base64 -w 0; printf '\\n%s log {at}\\n' \"$B\""
-    )
+def _history_line(at: int, look: Look, directory: str) -> str:
+    path = shlex.quote(f"{directory}/{look.target.container}")
+    return f'cat {path} 2>/dev/null; printf \'\\n%s history {at} %s\\n\' "$B" "$(date +%s)"'
+
+
+def _examine_line(at: int, look: Look) -> str:
+    cards = shlex.quote(",".join(look.target.uuids))
+    query = f"timeout {DOCKER_SECONDS} nvidia-smi -i {cards} --query-gpu=uuid --format=csv,noheader 2>&1"
+    return f"{query}; printf '\\n%s card {at}\\n' \"$B\""
 
 
 # --- reading the output -------------------------------------------------------------------------------------------
@@ -236,6 +286,7 @@ def parse_output(output: str, looks: Sequence[Look], boundary: str) -> HostSeen:
     parts = [_Parts() for _ in looks]
     body: list[str] = []
     ended = False
+    cards = CardsSeen()
     for line in output.split("\n"):
         if not line.startswith(boundary + " "):
             body.append(line)
@@ -245,6 +296,10 @@ def parse_output(output: str, looks: Sequence[Look], boundary: str) -> HostSeen:
                 return HostSeen(trouble="there is no curl on the host (the deploy's base packages include it)")
             case ["end"]:
                 ended = True
+            case ["docker"]:
+                _take_docker("".join(body), boundary, parts)
+            case ["cards", _]:
+                cards = read_samples("\n".join(body))
             case [kind, at, *rest] if at.isdigit() and int(at) < len(parts):
                 parts[int(at)].sections[kind] = "\n".join(body).strip("\n")
                 parts[int(at)].status[kind] = int(rest[0]) if rest and rest[0].isdigit() else 0
@@ -253,18 +308,50 @@ def parse_output(output: str, looks: Sequence[Look], boundary: str) -> HostSeen:
         return HostSeen(trouble="the look at the host was cut short")
     if looks and all(part.status.get("state") == 0 for part in parts):
         return HostSeen(trouble="Docker does not answer on the host", docker_down=True)
-    return HostSeen(tuple(_seen(part, look) for part, look in zip(parts, looks, strict=True)))
+    seen = tuple(_seen(part, look) for part, look in zip(parts, looks, strict=True))
+    return HostSeen(seen, cards=cards)
+
+
+def _take_docker(encoded: str, boundary: str, parts: Sequence[_Parts]) -> None:
+    """States and logs, each followed by a line that says whose it was."""
+    try:
+        raw = base64.b64decode(encoded)
+    except binascii.Error:
+        return
+    begun = 0
+    for found in re.finditer(rf"\n{boundary} (state|log) (\d+)(?: (\d+))?\n".encode(), raw):
+        body, kind, at = raw[begun : found.start()], found[1].decode(), int(found[2])
+        begun = found.end()
+        if at < len(parts):
+            parts[at].sections[kind] = (without_frames(body) if kind == "log" else body).decode("utf-8", "replace")
+            parts[at].status[kind] = int(found[3] or 0)
 
 
 def _seen(part: _Parts, look: Look) -> Seen:
     answer = _answer(part) if "answer" in part.sections else None
+    container = _container(part) if part.status.get("state") == 200 else None
     return Seen(
-        container=_container(part) if part.status.get("state") == 200 else None,
+        container=container,
         code=part.status.get("health", 0),
-        log=_log_text(part.sections["log"]) if "log" in part.sections else None,
+        log=part.sections["log"][-look.log.size :] if look.log and "log" in part.sections else None,
         answer=answer,
         answer_start=look.start if answer else "",
+        history=part.sections.get("history", ""),
+        age=_age(container, part),
+        card_error=_card_error(part),
     )
+
+
+def _age(container: Container | None, part: _Parts) -> float | None:
+    if container is None or container.status != "running" or "history" not in part.status:
+        return None
+    return max(0.0, part.status["history"] - float(unix_time(container.started_at)))
+
+
+def _card_error(part: _Parts) -> str:
+    """What nvidia-smi says when this instance's cards are gone."""
+    said = " ".join(part.sections.get("card", "").split())[:300]
+    return said if is_gone(said) else ""
 
 
 def _container(part: _Parts) -> Container | None:
@@ -281,6 +368,9 @@ def _container(part: _Parts) -> Container | None:
             error=str(state.get("Error") or ""),
             restart_policy=str(((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"),
             health=str((state.get("Health") or {}).get("Status") or ""),
+            pid=int(state.get("Pid") or 0),
+            log_path=str(raw.get("LogPath") or ""),
+            image=str((raw.get("Config") or {}).get("Image") or ""),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -295,13 +385,6 @@ def _answer(part: _Parts) -> Answer:
         body=part.sections.get("body", ""),
         then_body=part.sections.get("then", ""),
     )
-
-
-def _log_text(encoded: str) -> str:
-    try:
-        return without_frames(base64.b64decode(encoded)).decode("utf-8", "replace")
-    except binascii.Error:
-        return ""
 
 
 def without_frames(raw: bytes) -> bytes:

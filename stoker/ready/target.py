@@ -15,7 +15,9 @@ class Target:
     `expect_dimensions` makes an instance an embedding one (Ollama always is, and vLLM with `pooling`); its answers must have
     that length. `prompts`: tokens of the prompts that it is asked before its answer is checked. `known`: for diagnoses.
     `gpu_required` applies to Ollama, which serves from the CPU without an error when it has no GPU.
-    `gpus` names the cards (any names, the same for neighbours on one card), for the view and for start order.
+    `gpus` names the cards (any names, the same for neighbours on one card), for the view and for start order; `uuids` are the
+    same cards for nvidia-smi, where they are known. `weights` says which files it loads, so that another model under the
+    same name is not taken for it.
     """
 
     host: str
@@ -31,6 +33,8 @@ class Target:
     pooling: bool = False
     prompts: tuple[int, ...] = ()
     known: Known = field(default=NOTHING, compare=False, repr=False)
+    uuids: tuple[str, ...] = ()
+    weights: str = ""
 
     @property
     def embeds(self) -> bool:
@@ -39,4 +43,8 @@ class Target:
     @property
     def health_url(self) -> str:
         """vLLM's /health is 200 once the engine lives; Ollama's / is 200 once the server listens (no model yet)."""
-        return f"http://{self.address}:{self.port}" + ("/" if self.engine == "ollama" else "/health")
+        return f"http://{self.address}:{self.port}{self.health_path}"
+
+    @property
+    def health_path(self) -> str:
+        return "/" if self.engine == "ollama" else "/health"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from stoker.ready.diagnosis import Diagnosis, diagnose
+from stoker.ready.diagnosis import UNKNOWN, Diagnosis, diagnose
 from stoker.ready.failure import NOTHING, Known
 from stoker.ready.logtext import LogLine, log_lines
 from stoker.ready.phase import Phase, Progress
@@ -85,8 +86,23 @@ def vllm_progress(log: str) -> Progress | None:
     for line in reversed(newest_start(log_lines(log))):
         progress = turn_progress(line) or _mark(line)
         if progress:
-            return progress
+            return replace(progress, line=line.text)
     return None
+
+
+# vLLM 0.19.1 prints these when its engine process cannot go on; the API server mostly ends within seconds, and hangs sometimes.
+_DOOMED = re.compile(
+    r"EngineCore failed to start|EngineCore encountered a fatal error|Engine core initialization failed"
+)
+
+
+def vllm_is_doomed(log: str) -> bool:
+    """Has the newest start in `log` printed an error after which it cannot become ready?"""
+    lines = newest_start(log_lines(log))
+    if any(_DOOMED.search(line.text) for line in lines):
+        return True
+    found = diagnose("vllm", [line for line in lines if line.level in ("ERROR", "CRITICAL")])
+    return found is not None and found.id != UNKNOWN and not found.heals and not found.hint
 
 
 def vllm_diagnosis(log: str, known: Known = NOTHING) -> Diagnosis | None:

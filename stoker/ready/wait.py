@@ -8,17 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stoker.ready.cards import CardsSeen
 from stoker.ready.diagnosis import Diagnosis
+from stoker.ready.limits import DEFAULT, Limits
+from stoker.ready.load_record import LOADS
 from stoker.ready.outcome import Outcome, Verdict
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.probe import HostSeen, build_script, parse_output
 from stoker.ready.stamp import write_stamps_fragment
 from stoker.ready.target import Target
-from stoker.ready.watch import Watch
+from stoker.ready.watch import QUIET_SECONDS, Watch
 
-AGAIN_SECONDS = 2.0  # between two tries to reach a host whose connection is lost
-# An engine that its first request killed is seen dead within half a second (vLLM 0.19.1's watchdog).
-SETTLE_SECONDS = 1.0
+AGAIN_SECONDS = 2.0  # between two looks at a host whose connection is lost, or that cannot be looked at
+#: In which a look has ended: it holds on the host, and then asks Docker, engines and cards, each with a limit of its own.
+LOOK_SECONDS = QUIET_SECONDS + 60
 TROUBLE_SECONDS = 20.0  # after which a host that is reached but cannot be looked at is given up
 
 
@@ -37,13 +40,16 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the board shows of one instance; times in seconds."""
+    """What the board shows of one instance: times in seconds, memory used and in all in MiB, the newest line of its log."""
 
     target: Target
     progress: Progress
     seconds: float
     note: str = ""
     verdict: Verdict | None = None
+    remaining: float | None = None
+    memory: tuple[int, int] | None = None
+    line: str = ""
 
 
 class Showing(Protocol):
@@ -59,8 +65,7 @@ def wait_ready(
     targets: Sequence[Target],
     board: Showing,
     *,
-    timeout_seconds: float = 1800.0,
-    poll_seconds: float = 0.3,
+    limits: Limits = DEFAULT,
     interrupted: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -68,29 +73,28 @@ def wait_ready(
     """Wait for the instances of one host; returns one outcome for each, in their order.
 
     `run` executes a POSIX sh script as root on the host. It may raise ConnectionLost, OSError or EOFError: the wait
-    goes on, and ends at the time limit. `timeout_seconds` is for one start, from its turn on the GPU on; an instance
-    whose neighbours load first gets their time on top. An instance that fails is decided at once, the others go on.
+    goes on, and ends at the time limit. The limits are for one start; an instance whose neighbours load first gets their
+    time on top. An instance that fails is decided at once, the others go on.
     """
     begun = clock()
     watches = [
-        Watch(target, begun, timeout_seconds, 1 + sum(_share_gpu(target, other) for other in targets))
-        for target in targets
+        Watch(target, begun, limits, 1 + sum(_share_gpu(target, other) for other in targets)) for target in targets
     ]
     host = _Host(run, watches, clock)
     board.join(targets)
     outcomes: list[Outcome] = []
     try:
-        while not all(watch.settled(clock(), SETTLE_SECONDS) for watch in watches):
+        while not all(watch.settled(clock()) for watch in watches):
             if interrupted():
                 _stop_all(watches, Verdict.INTERRUPTED, clock())
                 break
             host.look()
             _consider_neighbours(watches, clock())
-            board.show([_view(watch, clock(), host.note) for watch in watches])
-            if not any(watch.hurry for watch in watches):
-                sleep(host.pause(poll_seconds))
+            board.show([_view(watch, watches, clock(), host.note) for watch in watches])
+            if host.note:
+                sleep(AGAIN_SECONDS)
         else:
-            host.write_stamps()
+            host.write_notes()
         outcomes = [watch.outcome() for watch in watches]
     finally:
         board.leave(outcomes)
@@ -105,38 +109,53 @@ class _Host:
         self._watches = watches
         self._clock = clock
         self._trouble_since: float | None = None
-        self._lost = False
+        self._cards_gone = False
+        self._examined = False  # the cards of each instance, since nvidia-smi complained
         self.note = ""
 
-    def pause(self, poll_seconds: float) -> float:
-        """Seconds until the next look."""
-        return AGAIN_SECONDS if self._lost else poll_seconds
-
     def look(self) -> None:
-        """Look once, and let every watch take in what was seen."""
+        """Let the host wait until there is something to see, look, and let every watch take in what was seen."""
         boundary = f"stoker-{secrets.token_hex(8)}"
-        looks = [watch.look(self._clock()) for watch in self._watches]
+        now = self._clock()
+        hold_seconds = self._hold_seconds(now)
+        looks = [watch.look(examine=self._cards_gone) for watch in self._watches]
         stamped = [watch for watch in self._watches if watch.stamp]
-        script = build_script(looks, boundary, stamps={watch.target.container: watch.stamp for watch in stamped})
+        loading = any(not watch.done and watch.target.uuids for watch in self._watches)
+        script = build_script(
+            looks,
+            boundary,
+            hold_seconds=hold_seconds,
+            cards=loading,
+            heed_cards=loading and not self._cards_gone,
+            stamps={watch.target.container: watch.stamp for watch in stamped},
+            loads={watch.target.container: watch.load for watch in stamped if watch.load},
+        )
         try:
             result = self._run(script)
         except (ConnectionLost, OSError, EOFError) as error:
             self._connection_lost(error)
             return
-        self._lost = False
         seen = parse_output(result.stdout, looks, boundary)
         if seen.trouble:
             self._in_trouble(seen, result, boundary)
             return
         self._trouble_since, self.note = None, ""
+        self._examined = self._cards_gone
+        self._cards_gone = bool(seen.cards.trouble)
         for watch in stamped:
-            watch.stamp = ""
+            watch.stamp = watch.load = ""
         now = self._clock()
         for watch, one in zip(self._watches, seen.instances, strict=True):
             watch.observe(one, now)
+            if not watch.done:
+                watch.take_memory(_memory(watch.target, seen.cards), now)
+
+    def _hold_seconds(self, now: float) -> float:
+        if self.note or (self._cards_gone and not self._examined):
+            return 0.0
+        return min(watch.quiet_seconds(now) for watch in self._watches)
 
     def _connection_lost(self, error: BaseException) -> None:
-        self._lost = True
         self.note = "connection lost, trying again"
         now = self._clock()
         for watch in self._watches:
@@ -175,17 +194,24 @@ class _Host:
             )
         _stop_all(self._watches, Verdict.FAILED, now, found)
 
-    def write_stamps(self) -> None:
-        """Write what the last look proved. A host that is gone by now only loses the note: it is proven again."""
+    def write_notes(self) -> None:
+        """Write what the last look proved. A host that is gone by now only loses the notes: it is proven again."""
         stamps = {watch.target.container: watch.stamp for watch in self._watches if watch.stamp}
+        loads = {watch.target.container: watch.load for watch in self._watches if watch.stamp and watch.load}
         if not stamps:
             return
         try:
-            self._run(write_stamps_fragment(stamps) + "\n")
+            self._run("\n".join(filter(None, [write_stamps_fragment(stamps), write_stamps_fragment(loads, LOADS), ""])))
         except (ConnectionLost, OSError, EOFError):
             return
         for watch in self._watches:
-            watch.stamp = ""
+            watch.stamp = watch.load = ""
+
+
+def _memory(target: Target, cards: CardsSeen) -> tuple[int, int] | None:
+    """Used and total MiB of the instance's cards together."""
+    found = [cards.memory[uuid] for uuid in target.uuids if uuid in cards.memory]
+    return (sum(used for used, _ in found), sum(total for _, total in found)) if found else None
 
 
 def _stop_all(watches: Sequence[Watch], verdict: Verdict, now: float, found: Diagnosis | None = None) -> None:
@@ -203,7 +229,7 @@ def _consider_neighbours(watches: Sequence[Watch], now: float) -> None:
         if watch.done or watch.progress.phase is not Phase.WAITING_FOR_GPU:
             continue
         others = [other for other in watches if _share_gpu(watch.target, other.target)]
-        holder = next((other for other in others if other.holds_gpu_in_vain()), None)
+        holder = next((other for other in others if other.holds_gpu_in_vain(now)), None)
         if holder:
             watch.stop(
                 Verdict.BLOCKED,
@@ -225,9 +251,26 @@ def _consider_neighbours(watches: Sequence[Watch], now: float) -> None:
             watch.told_to_wait_for(f"{', '.join(failed)} failed before it; its turn comes when that one lets go")
 
 
-def _view(watch: Watch, now: float, note: str) -> View:
+def _view(watch: Watch, watches: Sequence[Watch], now: float, note: str) -> View:
     if watch.done:
         outcome = watch.outcome()
         text = outcome.note if outcome.ok else (outcome.diagnosis.brief if outcome.diagnosis else "")
         return View(watch.target, watch.progress, outcome.seconds, text, watch.verdict)
-    return View(watch.target, watch.progress, now - watch.begun, note)
+    remaining = _remaining(watch, watches, now)
+    return View(watch.target, watch.progress, now - watch.begun, note, None, remaining, watch.memory, watch.line)
+
+
+def _remaining(watch: Watch, watches: Sequence[Watch], now: float) -> float | None:
+    """As the watch expects; an instance whose turn has not come also waits for the neighbour that loads."""
+    own = watch.remaining(now)
+    if own is None or watch.progress.phase is not Phase.WAITING_FOR_GPU:
+        return own
+    others = [
+        other.remaining(now)
+        for other in watches
+        if _share_gpu(watch.target, other.target)
+        and not other.done
+        and other.progress.phase is not Phase.WAITING_FOR_GPU
+    ]
+    known = [seconds for seconds in others if seconds is not None]
+    return own + max(known) if known else own

@@ -175,6 +175,8 @@ def _guarded(state: State, options: Options, run: Session) -> int:
     try:
         return _run(state, options, run)
     except KeyboardInterrupt:
+        run.board.close()
+        show.interrupted(options.inventory, begun=state.current_stage > StateStage.Prepare)
         return Exit.INTERRUPTED
     except jinja2.TemplateError as error:
         where = f"{getattr(error, 'filename', None) or 'templates/'}:{getattr(error, 'lineno', '?')}"

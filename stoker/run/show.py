@@ -95,6 +95,16 @@ def results(state: Any) -> None:
         console.print(f"[yellow]{host_name}: {count} later operations were not run.[/]")
 
 
+def interrupted(inventory: Path, begun: bool) -> None:
+    """What goes on without this program, and how to see it."""
+    if not begun:
+        return
+    option = "" if inventory == Path("inventory.py") else f" -i {inventory}"
+    console.print("Containers that were started go on loading, and so do downloads that were begun.")
+    console.print(f"  go on watching:        stoker wait{option}", markup=False)
+    console.print(f"  take up what is left:  stoker deploy{option}", markup=False)
+
+
 def end(status: int, seconds: float) -> None:
     words = {
         0: "[green]done[/]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from stoker.spec import profile
 from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Network, Spec, Url, form
@@ -182,8 +182,12 @@ class Settings(Spec):
     strict: bool = False
     #: Where compose files and gateway configuration live: one directory per project below it.
     stack_root: AbsolutePath = "/opt/stoker"
-    #: Seconds that one engine may take from its start to its first answer.
+    #: Seconds that one engine may take from its start to its first answer, however it gets on. vLLM is told the same and gives up
+    #: by itself then, so another value makes new containers.
     ready_timeout: int = Field(default=1800, ge=10, le=86400)
+    #: Seconds that one engine may load without any progress. A first compilation on a V100 is silent for up to three minutes, one
+    #: 15 GB file from a disk of 30 MB/s for eight.
+    ready_stall_timeout: int = Field(default=600, ge=10, le=86400)
 
     @field_validator("engine_networks", mode="before")
     @classmethod
@@ -198,6 +202,16 @@ class Settings(Spec):
                 raise ValueError("`strict` closes the engines' ports; remove `firewall`, or remove `strict`")
             return {**data, "firewall": data.get("firewall", "engines")}
         return data
+
+    @field_validator("ready_stall_timeout")
+    @classmethod
+    def _before_the_ceiling(cls, value: int, info: ValidationInfo) -> int:
+        ceiling = info.data.get("ready_timeout", value)
+        if value > ceiling:
+            raise ValueError(
+                f"it would never count: ready_timeout ends the wait after {ceiling} s; make it smaller, or raise that"
+            )
+        return value
 
     @field_validator("models")
     @classmethod

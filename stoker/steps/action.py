@@ -35,6 +35,8 @@ class Action:
     stdin: str | None = None
     #: Script that may take minutes: it runs detached, survives a lost connection, and its last line is shown.
     long: bool = False
+    #: The image that a long script pulls by `stoker.steps.pull`: it gets a row of the live view.
+    image: str = ""
     #: Called instead of a script. Returns what went wrong, or None.
     function: Callable[[Shell, Say], str | None] | None = None
     #: What stops working while it is done, for the plan that the person confirms.

@@ -9,6 +9,7 @@ from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
 from stoker.steps.action import Action
 from stoker.steps.layout import PROBES
+from stoker.steps.pull import pull_script
 
 #: Does this image have code for this card, and does it compute? Prints what it found; the exit status decides.
 _TORCH_PROBE = """
@@ -49,7 +50,7 @@ exit 1
 def actions(host: Host, state: HostState) -> list[Action]:
     """Pull what is missing. A tag that is pinned does not change, so an image that is there is not asked for again."""
     return [
-        Action(f"pull {image}", f"docker pull {shlex.quote(image)}", long=True)
+        Action(f"pull {image}", pull_script(image), long=True, image=image)
         for image in host.images()
         if not state.images.get(image)
     ]

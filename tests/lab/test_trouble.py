@@ -24,10 +24,11 @@ def test_a_second_deploy_is_refused_and_ctrl_c_loses_nothing(project: Project, g
     interrupted = project.finish(first, 10)
     assert interrupted.code == 130, str(interrupted)
     assert "Interrupted" in interrupted.err
+    assert "go on watching:        stoker wait" in interrupted.err
     begun = gpu10.containers()[QWEN]
-    again = project.deploy()
-    assert again.code == 0, str(again)
-    assert f"{QWEN}: ready" in again.err
+    waited = project.stoker("wait", seconds=60)
+    assert waited.code == 0, str(waited)
+    assert f"{QWEN}: ready" in waited.err
     assert gpu10.containers()[QWEN] == begun
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -46,9 +48,11 @@ def inspect_json(
             "StartedAt": started_at,
             "OOMKilled": oom,
             "Error": error,
+            "Pid": 4321 if status == "running" else 0,
         },
+        "LogPath": f"/var/lib/docker/containers/{name}/{name}-json.log",
         "HostConfig": {"RestartPolicy": {"Name": policy, "MaximumRetryCount": 0}},
-        "Config": {"Tty": False},
+        "Config": {"Tty": False, "Image": "vllm/vllm-openai:v0.19.1"},
     }
 
 
@@ -169,6 +173,12 @@ class ScriptedHost:
     slept: float = 0.0
     fails: list[tuple[float, float, Exception]] = field(default_factory=list)
     scripts: list[str] = field(default_factory=list)
+    #: The record of the last load, the host's own clock, and what nvidia-smi prints at a moment of the fake one.
+    history: str = ""
+    epoch: int = 0
+    cards: Callable[[float], str] = lambda now: ""
+    #: What it says of the cards of one instance alone, by the instance's place.
+    card_errors: dict[int, str] = field(default_factory=dict)
 
     def clock(self) -> float:
         return self.now
@@ -180,9 +190,29 @@ class ScriptedHost:
     def scene(self, at: int) -> Scene:
         return [one for one in self.scenes[at] if one.at <= self.now][-1]
 
+    def _hold(self, script: str) -> None:
+        """Let the time pass that the script waits on a real host: a log counts after some seconds, all else at the next tick."""
+        found = re.search(r" hold (\d+) (\d+) /run/stoker-ready/mark ", script)
+        if not found:
+            return
+        begun, end = self.now, self.now + int(found[1]) * 0.5
+        for at, scenes in enumerate(self.scenes):
+            before = self.scene(at)
+            for one in scenes:
+                if begun < one.at < end and (one.container, one.code, one.answer) != (
+                    before.container,
+                    before.code,
+                    before.answer,
+                ):
+                    end = min(end, one.at + 0.5)
+                elif begun < one.at < end and one.log != before.log:
+                    end = min(end, max(one.at + 0.5, begun + int(found[2]) * 0.5))
+        self.now = max(begun, end)
+
     def run(self, script: str) -> Any:
         from stoker.ready.wait import RunResult
 
+        self._hold(script)
         self.now += self.look_seconds
         self.scripts.append(script)
         for begin, end, error in self.fails:
@@ -193,18 +223,28 @@ class ScriptedHost:
         self.looks += 1
         boundary = script.split()[0].removeprefix("B=")
         out: list[str] = []
+        docker = b""
         for at in range(len(self.scenes)):
             one = self.scene(at)
-            out.append(json.dumps(one.container) if one.container else '{"message": "No such container"}')
-            out.append(f"{boundary} state {at} {200 if one.container else 404}")
+            docker += json.dumps(one.container).encode() if one.container else b'{"message": "No such container"}'
+            docker += f"\n{boundary} state {at} {200 if one.container else 404}\n".encode()
+            if f"{boundary} log {at}\\n" in script:
+                docker += frame(one.log) + f"\n{boundary} log {at}\n".encode()
+        out += [base64.b64encode(docker).decode(), f"{boundary} docker"]
+        for at in range(len(self.scenes)):
+            one = self.scene(at)
             if f"health {at} " in script:
                 out.append(f"{boundary} health {at} {one.code or '000'}")
-            if f"%s log {at}\\n" in script:
-                out += [base64.encodebytes(frame(one.log)).decode().strip(), f"{boundary} log {at}"]
+            if f"%s card {at}\\n" in script:
+                out += [self.card_errors.get(at, "GPU-of-it"), f"{boundary} card {at}"]
+            if f"%s history {at} " in script:
+                out += [self.history, f"{boundary} history {at} {self.epoch}"]
             if f"tell {at} " in script and one.code == 200 and one.answer:
                 code, body = one.answer
                 out += [body if isinstance(body, str) else json.dumps(body), f"{boundary} body {at}"]
                 out += [one.then if isinstance(one.then, str) else json.dumps(one.then), f"{boundary} then {at}"]
                 out += [f"{code} 0.2 ", f"{boundary} answer {at}"]
+        if "\nsamples\n" in script:
+            out += [self.cards(self.now), f"{boundary} cards 0"]
         out.append(f"{boundary} end")
         return RunResult(0, "\n".join(out) + "\n")

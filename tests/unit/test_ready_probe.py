@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import threading
 import time
@@ -10,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from ready_fakes import FakeDocker, FakeEngine, frame, free_port, inspect_json
+from support.stubs import Stubs
 
+from stoker.ready.hold import Heed
 from stoker.ready.probe import (
     HostSeen,
     LogWish,
@@ -113,7 +118,7 @@ def test_output_of_something_else_is_trouble() -> None:
         assert parse_output(output, [look], BOUNDARY).trouble
 
 
-def test_log_is_cut_to_its_last_bytes_and_to_one_start(tmp_path: Path, docker: FakeDocker) -> None:
+def test_log_is_cut_to_its_end_and_to_one_start(tmp_path: Path, docker: FakeDocker) -> None:
     docker.containers["vllm_a"] = inspect_json("vllm_a")
     docker.logs["vllm_a"] = b"".join(frame(f"line {n}\n", 1 + n % 2) for n in range(1000))
     wish = LogWish(STARTED, until="2026-11-20T10:05:00Z", lines=50, size=500)
@@ -121,7 +126,7 @@ def test_log_is_cut_to_its_last_bytes_and_to_one_start(tmp_path: Path, docker: F
     assert seen.log is not None
     lines = seen.log.splitlines()
     assert lines[-1] == "line 999"
-    assert lines[0].startswith("line 9")
+    assert lines[1].startswith("line 9")
     assert len(seen.log) <= 500
     query = docker.queries[0]
     assert query["since"] == [unix_time(STARTED, -0.2)]
@@ -207,3 +212,112 @@ def test_stamps_are_written_read_and_compared(tmp_path: Path, docker: FakeDocker
     assert not is_proven("abc", "2026-11-20T11:00:00Z", stamps[target.container])
     assert not is_proven("def", STARTED, stamps[target.container])
     assert not is_proven("abc", STARTED, "")
+
+
+class Holding:
+    """A look that holds for long, in a process of its own, while the test lets something happen."""
+
+    def __init__(self, root: Path, docker: FakeDocker, heed: Heed, target: Target) -> None:
+        (root / "run").mkdir(exist_ok=True)
+        look = Look(target, heed=heed)
+        script = build_script(
+            [look],
+            BOUNDARY,
+            hold_seconds=HOLD_SECONDS,
+            heed_cards=True,
+            docker_socket=str(docker.path),
+            work_directory=str(root / "run"),
+        )
+        self.looks = [look]
+        self.begun = time.monotonic()
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def ended(self) -> float:
+        """Seconds until it has looked."""
+        output, errors = self.process.communicate(timeout=2 * HOLD_SECONDS)
+        assert errors == ""
+        assert not parse_output(output, self.looks, BOUNDARY).trouble
+        return time.monotonic() - self.begun
+
+
+HOLD_SECONDS = 30
+
+
+def test_a_hold_ends_when_the_process_is_gone(tmp_path: Path, docker: FakeDocker) -> None:
+    engine = subprocess.Popen(["sleep", "60"])
+    holding = Holding(tmp_path, docker, Heed(pid=engine.pid), vllm(free_port()))
+    engine.kill()
+    engine.wait()
+    assert holding.ended() < HOLD_SECONDS / 2
+
+
+def test_a_hold_ends_when_health_changes(tmp_path: Path, docker: FakeDocker, engine: FakeEngine) -> None:
+    engine.answers["GET /health"] = (200, "")
+    for port, known, ends in ((engine.port, 0, True), (free_port(), 200, True)):
+        heed = Heed(address="127.0.0.1", port=port, path="/health", code=known)
+        assert (Holding(tmp_path, docker, heed, vllm(port)).ended() < HOLD_SECONDS / 2) is ends
+    assert ("GET /health", "") in engine.asked
+
+
+def test_a_hold_ends_when_the_log_grows_or_an_answer_comes_or_a_card_is_gone(
+    tmp_path: Path, docker: FakeDocker
+) -> None:
+    log = tmp_path / "json.log"
+    log.write_text("")
+    Holding(tmp_path, docker, Heed(pid=1), vllm(free_port())).process.kill()
+    mark = tmp_path / "run" / "mark"
+    mark.write_text("")
+    os.utime(log, (1, 1))
+    holding = Holding(tmp_path, docker, Heed(log_path=str(log)), vllm(free_port()))
+    log.write_text("a line\n")
+    os.utime(log, (mark.stat().st_mtime + 1,) * 2)
+    assert holding.ended() < HOLD_SECONDS / 2
+    holding = Holding(tmp_path, docker, Heed(answer=str(tmp_path / "answer")), vllm(free_port()))
+    (tmp_path / "answer").write_text("")
+    assert holding.ended() < HOLD_SECONDS / 2
+    holding = Holding(tmp_path, docker, Heed(), vllm(free_port()))
+    (tmp_path / "run" / "cards").write_text(
+        "GPU-1, 3, 4\nUnable to determine the device handle for GPU0: GPU is lost.\n"
+    )
+    assert holding.ended() < HOLD_SECONDS / 2
+
+
+def test_a_hold_of_an_engine_that_accepts_and_resets_goes_on(tmp_path: Path, docker: FakeDocker) -> None:
+    """As Docker's proxy does while the engine does not listen yet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset() -> None:
+            for _ in range(2):
+                server.accept()[0].close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        heed = Heed(
+            address="127.0.0.1", port=server.getsockname()[1], path="/health", code=0, answer=str(tmp_path / "answer")
+        )
+        holding = Holding(tmp_path, docker, heed, vllm(free_port()))
+        thread.join(HOLD_SECONDS / 2)
+        assert holding.process.poll() is None
+        (tmp_path / "answer").write_text("")
+        assert holding.ended() < HOLD_SECONDS / 2
+
+
+def test_the_cards_are_sampled_by_one_process_that_holds_nothing_up(tmp_path: Path, docker: FakeDocker) -> None:
+    stubs = Stubs(tmp_path / "stubs", os.environ["PATH"])
+    stubs.add("nvidia-smi", f"echo start >>{tmp_path}/starts; echo 'GPU-1, 5427, 32768'; exec sleep 60")
+    look = Look(vllm(free_port()))
+    script = build_script(
+        [look], BOUNDARY, cards=True, docker_socket=str(docker.path), work_directory=str(tmp_path / "run")
+    )
+    memory: object = {}
+    limit = time.monotonic() + 20
+    try:
+        while not memory and time.monotonic() < limit:
+            done = stubs.run(script)
+            memory = parse_output(done.stdout, [look], BOUNDARY).cards.memory
+    finally:
+        os.kill(int((tmp_path / "run" / "cards.pid").read_text()), signal.SIGTERM)
+    assert memory == {"GPU-1": (5427, 32768)}
+    assert (tmp_path / "starts").read_text() == "start\n"

@@ -10,8 +10,10 @@ from ready_fakes import Scene, ScriptedHost, inspect_json
 from ready_logs import OLLAMA_LOADED, OLLAMA_OLD_DRIVER, VLLM_FULL_START, VLLM_MEMORY_NOT_FREE, VLLM_WAITING
 
 from stoker.ready import Outcome, Target, Verdict, wait_ready
+from stoker.ready.limits import Limits
 from stoker.ready.phase import Phase
 from stoker.ready.wait import ConnectionLost, View
+from stoker.ready.watch import QUIET_SECONDS
 
 GOOD = (200, {"choices": [{"text": " Paris, which lies on the Seine"}]})
 NUMBERS = (200, {"embeddings": [[0.01] * 1024]})
@@ -63,12 +65,12 @@ def running(name: str = "vllm_a", **state: Any) -> dict[str, Any]:
 def test_a_start_is_shown_phase_by_phase_and_ends_with_the_answer() -> None:
     parts = VLLM_FULL_START.splitlines(keepends=True)
     scenes = [Scene(0.0, running(), log="")]
-    scenes += [Scene(2.0 * (n + 1), running(), log="".join(parts[: n + 1])) for n in range(len(parts))]
-    scenes.append(Scene(100.0, running(), 200, VLLM_FULL_START, GOOD))
+    scenes += [Scene(4.0 * (n + 1), running(), log="".join(parts[: n + 1])) for n in range(len(parts))]
+    scenes.append(Scene(200.0, running(), 200, VLLM_FULL_START, GOOD))
     host, board = ScriptedHost([scenes]), Notes()
     (outcome,) = wait(host, vllm(), board=board)
     assert outcome.ok
-    assert 100.0 <= outcome.seconds <= 101.0
+    assert 200.0 <= outcome.seconds <= 201.0
     texts = " | ".join(board.texts("vllm_a"))
     wanted = [
         "starting",
@@ -301,13 +303,13 @@ def test_neighbours_on_a_gpu_wait_for_each_other_and_their_time_is_not_counted()
     a = [loading, Scene(80.0, running("vllm_a"), 200, answer=GOOD)]
     board = Notes()
     host = ScriptedHost([a, chain(160.0)])
-    first, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), board=board, timeout_seconds=100.0)
+    first, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), board=board, limits=Limits(100.0))
     assert first.ok
     assert second.ok
     assert second.seconds >= 160.0
     assert "waiting for the GPU: vllm_a loads first" in board.texts("vllm_b")
     host = ScriptedHost([a, chain(1000.0)])
-    _, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), timeout_seconds=100.0)
+    _, second = wait(host, vllm("vllm_a"), vllm("vllm_b"), limits=Limits(100.0))
     assert second.verdict is Verdict.TIMED_OUT
     assert 180.0 <= second.seconds < 185.0
 
@@ -315,7 +317,7 @@ def test_neighbours_on_a_gpu_wait_for_each_other_and_their_time_is_not_counted()
 def test_a_neighbour_that_hangs_on_the_gpu_blocks_the_next_and_is_named() -> None:
     hang = [Scene(0, running("vllm_a"), log="INFO 04-18 10:00:00 [x.py:1] Starting to load model /m...\n")]
     behind = [Scene(0, running("vllm_b"), log=VLLM_WAITING)]
-    first, second = wait(ScriptedHost([hang, behind]), vllm("vllm_a"), vllm("vllm_b"), timeout_seconds=60.0)
+    first, second = wait(ScriptedHost([hang, behind]), vllm("vllm_a"), vllm("vllm_b"), limits=Limits(60.0))
     assert first.verdict is Verdict.TIMED_OUT
     assert first.diagnosis
     assert first.diagnosis.id == "time-limit"
@@ -342,7 +344,7 @@ def test_a_failed_neighbour_is_named_while_waiting() -> None:
 
 def test_a_lost_connection_is_shown_and_survived() -> None:
     host = ScriptedHost([[Scene(0, running()), Scene(20.0, running(), 200, answer=GOOD)]])
-    host.fails = [(5.0, 9.0, ConnectionLost("reset by peer")), (12.0, 14.0, OSError("no route"))]
+    host.fails = [(9.0, 13.0, ConnectionLost("reset by peer")), (14.0, 15.0, OSError("no route"))]
     board = Notes()
     (outcome,) = wait(host, vllm(), board=board)
     assert outcome.ok
@@ -352,7 +354,7 @@ def test_a_lost_connection_is_shown_and_survived() -> None:
 def test_a_host_that_stays_away_ends_at_the_time_limit() -> None:
     host = ScriptedHost([[Scene(0, running())]])
     host.fails = [(5.0, 1e9, ConnectionLost("timed out"))]
-    (outcome,) = wait(host, vllm(), timeout_seconds=60.0)
+    (outcome,) = wait(host, vllm(), limits=Limits(60.0))
     assert outcome.verdict is Verdict.UNREACHABLE
     assert 60.0 <= outcome.seconds < 65.0
 
@@ -377,7 +379,7 @@ def test_an_interrupt_ends_the_wait_and_keeps_what_is_known() -> None:
     host = ScriptedHost([[Scene(0, running())]])
     (outcome,) = wait(host, vllm(), interrupted=lambda: host.now > 7.0)
     assert outcome.verdict is Verdict.INTERRUPTED
-    assert outcome.seconds < 9.0
+    assert outcome.seconds < 7.0 + QUIET_SECONDS + 1.0
     assert outcome.progress.phase is Phase.STARTING
 
 
@@ -390,9 +392,16 @@ def test_a_stamp_is_written_after_the_answer() -> None:
 
 def test_logs_are_fetched_now_and_then_and_not_once_ready() -> None:
     a = [Scene(0, running("vllm_a"), 200, answer=GOOD)]
-    b = [Scene(0, running("vllm_b")), Scene(60.0, running("vllm_b"), 200, answer=GOOD)]
-    host = ScriptedHost([a, b])
+    b = [Scene(at, running("vllm_b"), log=f"line {at}\n") for at in range(60)]
+    host = ScriptedHost([a, [*b, Scene(60.0, running("vllm_b"), 200, answer=GOOD)]])
     wait(host, vllm("vllm_a"), vllm("vllm_b", "1"))
-    assert host.looks < 200
     assert sum("log 0\\n" in script for script in host.scripts) <= 1
-    assert 25 <= sum("log 1\\n" in script for script in host.scripts) <= 45
+    assert 15 <= sum("log 1\\n" in script for script in host.scripts) <= 25
+    assert host.looks <= 30
+
+
+def test_a_silent_load_is_looked_at_seldom() -> None:
+    host = ScriptedHost([[Scene(0, running()), Scene(120.0, running(), 200, answer=GOOD)]])
+    (outcome,) = wait(host, vllm())
+    assert outcome.seconds < 121.5
+    assert host.looks < 20

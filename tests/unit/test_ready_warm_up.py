@@ -16,12 +16,12 @@ from support.fleet import Data, instances
 from support.states import bare, fleet_and_host
 
 from stoker.models.card import Cards, load_cards
-from stoker.operations.ready import unproven
 from stoker.ready import Target, Verdict, wait_ready
 from stoker.ready.probe import Look, build_script, parse_output
 from stoker.ready.question import Answer, Judgement, judge, question, questions
 from stoker.ready.warm_up import SENTENCE, prompt_lengths
 from stoker.steps.informed import informed
+from stoker.steps.waiting import unproven
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = Target("gpu10", "vllm_a", "vllm", "vllm_a", 11401, "llama3.1-8b", prompts=(256, 4096))

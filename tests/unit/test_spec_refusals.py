@@ -466,6 +466,17 @@ SLIPS = {
         "nobody could use the gateway",
         '"allowed_networks": ["192.168.31.0/24"]',
     ),
+    "no progress for longer than a start may take": Slip(
+        LLM,
+        "gpus = {",
+        "ready_timeout = 300\nready_stall_timeout = 301\ngpus = {",
+        LLM,
+        "",
+        "ready_stall_timeout",
+        "301",
+        "ready_timeout ends the wait after 300 s",
+        "make it smaller",
+    ),
     "strict without keys": Slip(
         LLM,
         "stacks = [",

@@ -95,10 +95,12 @@ def _command(arguments: list[str], machine: Machine) -> int:
             print("No devices were found")
             return NOT_FOUND
     if "-l" in options:
-        while True:
+        while not (failure := driver_failure()):
             _show(options, machine, gpus)
             sys.stdout.flush()
             time.sleep(float(options["-l"] or 5))
+        print(failure[1])
+        return failure[0]
     return _show(options, machine, gpus)
 
 
