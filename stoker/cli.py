@@ -142,7 +142,7 @@ def status(
     group_data: GroupData = None,
     limit: Limit = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Look every 2 s, until Ctrl-C: exit status 130.")
+        bool, typer.Option("--watch", "-w", help="Look every 5 s, until Ctrl-C: exit status 130.")
     ] = False,
     json: Json = False,
 ) -> None:

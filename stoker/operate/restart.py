@@ -101,7 +101,6 @@ def _one(step: Step, run: Run, start: Callable[[Place], None], ready: Ready, lim
             print(outcome.report(), file=sys.stderr)
             _stays(name, ours, "it does not answer")
             return FAILED
-        print(outcome.report())
         return _back(name, ours, run)
     except AccessError as error:
         print(f"{error.reason}; {error.remedy}", file=sys.stderr)

@@ -11,7 +11,7 @@ from stoker.smoke.ssh import AccessError, Login, Shell
 from stoker.spec.fleet import Host
 
 #: Seconds for one answer. An address where nobody answers is told by the connection itself, after 5 s.
-LIMIT_SECONDS = 6.0
+LIMIT_SECONDS = 8.0
 
 T = TypeVar("T")
 

@@ -55,11 +55,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Use:
-    """A running container. 100 % is one core; memory without what the kernel may drop from its cache."""
+    """A running container. 100 % is one core; memory without what the kernel may drop from its cache. None: it is not counted."""
 
     name: str
     cpu_percent: float | None
-    memory_mib: float
+    memory_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def script(host: Host) -> str:
     """POSIX sh for root."""
     names = [instance.name for _, instance in host.instances()]
     names += [stack.gateway.container for stack in host.stacks if stack.gateway]
-    # A line for each: Docker ends its answer with one.
+    # Docker 28 does not name the container in this answer: the file does.
     requests = " ".join(
         f'{{ curl -q -s -f -m 4 --unix-socket {DOCKER_SOCKET} {shlex.quote(f"http://docker/containers/{name}/stats?stream=false&one-shot=true")} >"$t/$1{name}"; }} &'
         for name in names
@@ -92,7 +92,10 @@ def script(host: Host) -> str:
             f"timeout 60 nvidia-smi --query-gpu={_FIELDS} --format=csv,noheader,nounits 2>&1; smi=$?; echo rc=$smi",
             GPU_PROCESSES,
             "wait",
-            f'echo {shlex.quote(SECTION + "stats")}; for f in "$t"/*; do cat "$f"; echo; done',
+            f"echo {shlex.quote(SECTION + 'running')}",
+            f"docker inspect -f '{{{{if .State.Running}}}}{{{{.Id}}}}{{{{.Name}}}}{{{{end}}}}' {' '.join(map(shlex.quote, names))} 2>/dev/null",
+            f"echo {shlex.quote(SECTION + 'stats')}",
+            'for f in "$t"/*; do printf "%s\\t%s\\n" "${f##*/?}" "$(cat "$f")"; done',
         ]
     )
 
@@ -105,12 +108,11 @@ def parse(host: Host, lines: Iterable[str]) -> HostTop:
             current = of.setdefault(line[len(SECTION) :].strip(), [])
         elif of:
             current.append(line)
-    stats = [one for line in of.get("stats", []) if (one := _object(line))]
-    names = {str(one.get("id")): str(one.get("name", "")).lstrip("/") for one in stats}
+    running = dict(line.split("/", 1) for line in of.get("running", []) if "/" in line)
     owners = surroundings.containers_of(of.get("gpu-containers", []))
     by_card: dict[str, list[Process]] = {}
     for app in processes(of.get("gpu-processes", [])):
-        instance = names.get(owners.get(app.pid, ""), "")
+        instance = running.get(owners.get(app.pid, ""), "")
         by_card.setdefault(app.gpu_uuid, []).append(Process(app.pid, app.name, instance, app.used_mib))
     rows = of.get("cards", [])
     good = rows[-1:] == ["rc=0"]
@@ -118,7 +120,7 @@ def parse(host: Host, lines: Iterable[str]) -> HostTop:
         host.name,
         error="" if good else " ".join(rows[:-1]) or "nvidia-smi does not answer",
         cards=tuple(_cards(rows[:-1], by_card)) if good else (),
-        containers=tuple(_uses(stats)),
+        containers=tuple(_uses(running.values(), of.get("stats", []))),
     )
 
 
@@ -146,27 +148,35 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _uses(stats: Sequence[Mapping[str, Any]]) -> Iterator[Use]:
-    """Two looks at each container; one that was not there at both has no processor use."""
-    looks: dict[str, list[Mapping[str, Any]]] = {}
-    for one in stats:
-        looks.setdefault(str(one.get("name", "")).lstrip("/"), []).append(one)
-    for name, found in looks.items():
-        memory = found[-1].get("memory_stats") or {}
-        if "usage" not in memory:
-            continue  # it does not run
-        dropped = (memory.get("stats") or {}).get("inactive_file", 0)
-        yield Use(name, _cpu(found), (memory["usage"] - dropped) / _MIB)
+def _uses(running: Iterable[str], rows: Iterable[str]) -> Iterator[Use]:
+    """``rows``: name and Docker's answer, two for each container."""
+    looks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name, _, text = row.partition("\t")
+        if one := _object(text):
+            looks.setdefault(name, []).append(one)
+    for name in running:
+        found = looks.get(name, [])
+        yield Use(name, _cpu(found), _memory(found))
+
+
+def _memory(found: Sequence[Mapping[str, Any]]) -> float | None:
+    memory = (found[-1].get("memory_stats") or {}) if found else {}
+    dropped = (memory.get("stats") or {}).get("inactive_file", 0)
+    return (memory["usage"] - dropped) / _MIB if "usage" in memory else None
 
 
 def _cpu(found: Sequence[Mapping[str, Any]]) -> float | None:
+    """None also for a counter that stands at 0: nobody counts there."""
+    if len(found) < 2:
+        return None
     try:
         (begun, first), (ended, last) = [
             (_seconds(one["read"]), one["cpu_stats"]["cpu_usage"]["total_usage"]) for one in (found[0], found[-1])
         ]
     except (KeyError, ValueError, TypeError):
         return None
-    return 100 * (last - first) / 1e9 / (ended - begun) if ended > begun and last >= first else None
+    return 100 * (last - first) / 1e9 / (ended - begun) if ended > begun and 0 < first <= last else None
 
 
 def _seconds(docker_time: str) -> float:

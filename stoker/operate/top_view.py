@@ -27,9 +27,8 @@ def lines(hosts: Sequence[HostTop], width: int | None = None) -> list[Text]:
                 )
             )
         for use in host.containers:
-            found.append(
-                Text(f"  {use.name:<{names}}  CPU {_of(use.cpu_percent, '%', 5)}  memory {use.memory_mib:>8,.0f} MiB")
-            )
+            memory = "?" if use.memory_mib is None else f"{use.memory_mib:,.0f}"
+            found.append(Text(f"  {use.name:<{names}}  CPU {_of(use.cpu_percent, '%', 5)}  memory {memory:>8} MiB"))
     return found
 
 

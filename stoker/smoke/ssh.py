@@ -72,7 +72,7 @@ class Shell:
         code, output, errors = self._execute(client, self._with_sudo(command) if sudo else command, sudo, seconds)
         if code:
             raise AccessError(
-                f"{command}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand"
+                f"{_shown(command)}: exit code {code}: {(errors or output).strip()[:400]}", "run the command by hand"
             )
         return output
 
@@ -97,7 +97,7 @@ class Shell:
                 self._begin(channel, command, sudo, terminal=size is not None)
             except (OSError, paramiko.SSHException, EOFError) as error:
                 raise AccessError(
-                    f"{command}: {error}", "see whether the host is overloaded or was restarted"
+                    f"{_shown(command)}: {error}", "see whether the host is overloaded or was restarted"
                 ) from error
             with closing(channel):
                 yield channel
@@ -201,8 +201,14 @@ class Shell:
                     else str(error) or type(error).__name__
                 )
                 raise AccessError(
-                    f"{command}: {reason}", "see whether the host is overloaded or was restarted"
+                    f"{_shown(command)}: {reason}", "see whether the host is overloaded or was restarted"
                 ) from error
+
+
+def _shown(command: str) -> str:
+    """A command for a sentence; a script of pages only by its beginning."""
+    first = command.splitlines()[0] if command else ""
+    return command if command == first and len(command) <= 200 else f"{first[:60]}…"
 
 
 def _connect_remedy(reason: str, command: Sequence[str]) -> str:

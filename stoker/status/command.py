@@ -28,7 +28,7 @@ from stoker.status.table import lines
 ALL_READY, NOT_ALL_READY, NOT_STARTED = 0, 1, 3
 
 #: Seconds between two looks of --watch, and between two that also ask what differs from the description.
-WATCH_SECONDS, WHOLE_SECONDS = 2.0, 30.0
+WATCH_SECONDS, WHOLE_SECONDS = 5.0, 30.0
 
 #: What the images of the lab carry (lab/doubles, lab/real) -> what of their host is simulated; the table must not look like one of
 #: real cards and engines.

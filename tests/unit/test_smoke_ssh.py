@@ -57,6 +57,13 @@ def test_commands(tmp_path: Path) -> None:
         assert made.line("docker inspect x", sudo=True) == "ssh -p 2222 operator@box 'docker inspect x'"
 
 
+def test_a_script_of_pages_is_named_by_its_beginning(tmp_path: Path) -> None:
+    with shell(tmp_path) as made, pytest.raises(AccessError) as caught:
+        made.run("sh -c 'first line\n" + "echo x\n" * 500 + "'; exit 3")
+    assert caught.value.reason.startswith("sh -c 'first line…: exit code 3")
+    assert len(caught.value.reason) < 600
+
+
 def test_a_command_that_reads_and_fails_is_told_in_full(tmp_path: Path) -> None:
     text = "word " * 20_000
     with shell(tmp_path) as made:

@@ -21,11 +21,10 @@ HOST = FLEET.host(LLM)
 ID = "ab" * 32
 
 
-def stats(name: str, at: str, cpu: int, memory: dict[str, Any]) -> str:
+def stats(at: str, cpu: int, memory: dict[str, Any]) -> str:
+    """As Docker 28 answers: it does not say which container it is."""
     return json.dumps(
         {
-            "name": f"/{name}",
-            "id": ID if name == "vllm_qwen_gpu2" else "cd" * 32,
             "read": f"2026-11-21T03:00:0{at}Z",
             "cpu_stats": {"cpu_usage": {"total_usage": cpu}},
             "memory_stats": memory,
@@ -45,12 +44,16 @@ PRINTED = [
     f"{SECTION}gpu-containers",
     f"77\t0::/system.slice/docker-{ID}.scope",
     "5\t0::/user.slice",
-    f"{SECTION}stats",
-    stats("vllm_qwen_gpu2", "1.5", 1_000_000_000, MEMORY),
+    f"{SECTION}running",
+    f"{ID}/vllm_qwen_gpu2",
+    f"{'cd' * 32}/vllm_nginx",
     "",
-    stats("vllm_qwen_gpu2", "2.000000000", 1_750_000_000, MEMORY),
-    '{"message":"No such container"}',
-    stats("vllm_nginx", "1", 0, {}),
+    f"{SECTION}stats",
+    f"vllm_qwen_gpu2\t{stats('1.5', 1_000_000_000, MEMORY)}",
+    f"vllm_nginx\t{stats('1', 0, {})}",
+    "vllm_llama_gpu0_0\t",
+    f"vllm_qwen_gpu2\t{stats('2.000000000', 1_750_000_000, MEMORY)}",
+    f"vllm_nginx\t{stats('2', 0, {})}",
 ]
 
 
@@ -63,8 +66,9 @@ def test_what_is_read() -> None:
         (5, "", "python, and more"),
     ]
     assert (second.utilization_percent, second.power_watts, second.processes) == (None, None, ())
-    (use,) = found.containers
+    use, uncounted = found.containers
     assert (use.name, use.cpu_percent, use.memory_mib) == ("vllm_qwen_gpu2", 150.0, 800.0)
+    assert (uncounted.name, uncounted.cpu_percent, uncounted.memory_mib) == ("vllm_nginx", None, None)
 
 
 def test_how_it_is_shown() -> None:
@@ -74,6 +78,7 @@ def test_how_it_is_shown() -> None:
         " GPU 0 Tesla V100-SXM2-32GB 87 % 29.3 of 32.0 GiB 61 °C 211 of 300 W vllm_qwen_gpu2 13.7, python, and more (process 5) 0.9",
         " GPU 1 Tesla P40 ? % 0.0 of 22.5 GiB 30 °C ? of 250 W nobody",
         " vllm_qwen_gpu2 CPU 150 % memory 800 MiB",
+        " vllm_nginx CPU ? % memory ? MiB",
         f"{EMBEDDING} no SSH connection",
     ]
 
@@ -88,14 +93,15 @@ def test_cards_that_tell_nothing(printed: list[str]) -> None:
 
 
 def test_a_container_seen_once_has_no_processor_use() -> None:
-    (use,) = parse(HOST, [f"{SECTION}stats", stats("x", "1", 5, MEMORY)]).containers
-    assert use.cpu_percent is None
+    (use,) = parse(HOST, [f"{SECTION}running", f"{ID}/x", f"{SECTION}stats", f"x\t{stats('1', 5, MEMORY)}"]).containers
+    assert (use.cpu_percent, use.memory_mib) == (None, 800.0)
 
 
 def test_the_script_is_shell_and_leaves_nothing_behind(tmp_path: Path) -> None:
     programs = {
         "nvidia-smi": "echo '0, GPU-0, V100, 1, 2, 3, 4, 5, 6'",
-        "curl": f"case \"$*\" in *vllm_qwen_gpu2/stats*) echo '{stats('vllm_qwen_gpu2', '1', 1, MEMORY)}';; esac",
+        "curl": f"case \"$*\" in *vllm_qwen_gpu2/stats*) echo '{stats('1', 1, MEMORY)}';; esac",
+        "docker": f"echo {ID}/vllm_qwen_gpu2",
     }
     for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -109,7 +115,7 @@ def test_the_script_is_shell_and_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     found = parse(HOST, done.stdout.splitlines())
     assert (found.error, len(found.cards)) == ("", 1)
-    assert [use.name for use in found.containers] == ["vllm_qwen_gpu2"]
+    assert [(use.name, use.memory_mib) for use in found.containers] == [("vllm_qwen_gpu2", 800.0)]
     assert list(tmp_path.glob("stoker-top*")) == []
 
 
