@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from stoker.spec.base import Spec
 from stoker.spec.build import RawHost, build_fleet
 from stoker.spec.fleet import Fleet
 from stoker.spec.settings import HubModel, OllamaModel, Versions
@@ -35,21 +37,20 @@ class Draft:
 
     def fleet(self, versions: Versions) -> Fleet:
         """The same as `stoker check-description` would read it. Raises SpecError."""
+        settings = {"versions": versions, "models": {name: plain(model) for name, model in self.models.items()}}
         return build_fleet(
             [
-                RawHost(
-                    name,
-                    {"versions": versions, "models": dict(self.models), **_described(group, data)},
-                    partial(_origin, group),
-                )
+                RawHost(name, {**settings, **described, **data}, partial(_origin, group))
                 for group in self.groups
+                for described in [{"gpus": plain(group.gpus), "stacks": [plain(stack) for stack in group.stacks]}]
                 for name, data in group.hosts.items()
             ]
         )
 
 
-def _described(group: Group, data: Mapping[str, object]) -> dict[str, object]:
-    return {"gpus": group.gpus, "stacks": group.stacks, **data}
+def plain(part: Spec) -> dict[str, Any]:
+    """A part as the data that is written: without what is the default."""
+    return part.model_dump(mode="json", exclude_defaults=True)
 
 
 def _origin(group: Group, name: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stoker.draft.draft import Draft, Group
+from stoker.draft.draft import Draft, Group, plain
 from stoker.draft.gateways import unique, word
 from stoker.draft.literal import Spread, assignment
 from stoker.draft.shipped import Shipped
 from stoker.models.card import FOLDER, file_name
-from stoker.spec.base import Spec
 from stoker.spec.instance import Instance
 from stoker.spec.stack import Stack
 
@@ -29,7 +28,7 @@ def files(draft: Draft, shipped: Shipped) -> dict[str, str]:
     found = {
         "inventory.py": _inventory(draft),
         "group_data/all.py": shipped.all_py(
-            assignment("models", {name: _dump(model) for name, model in draft.models.items()}, open_=True)
+            assignment("models", {name: plain(model) for name, model in draft.models.items()}, open_=True)
         ),
     }
     for group in draft.groups:
@@ -51,20 +50,20 @@ def _inventory(draft: Draft) -> str:
 
 def _group(group: Group) -> str:
     names = _names(group)
-    parts = [f'"""{group.about}"""', assignment("gpus", _dump(group.gpus))]
+    parts = [f'"""{group.about}"""', assignment("gpus", plain(group.gpus))]
     parts += [assignment(name, shared, open_=True) for name, shared in names]
     stacks = [_stack(stack, names) for stack in group.stacks]
     return "\n\n".join([*parts, assignment("stacks", stacks, open_=True)]) + "\n"
 
 
 def _stack(stack: Stack, names: list[tuple[str, dict[str, Any]]]) -> dict[Any, Any]:
-    entry = _dump(stack)
+    entry = plain(stack)
     entry["instances"] = [_instance(instance, names) for instance in stack.instances]
     return entry
 
 
 def _instance(instance: Instance, names: list[tuple[str, dict[str, Any]]]) -> dict[Any, Any]:
-    entry: dict[Any, Any] = _dump(instance)
+    entry: dict[Any, Any] = plain(instance)
     shared = _shared(instance)
     name = next(name for name, one in names if one == shared)
     own = {key: value for key, value in entry.items() if key not in shared}
@@ -83,9 +82,4 @@ def _names(group: Group) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _shared(instance: Instance) -> dict[str, Any]:
-    return {key: value for key, value in _dump(instance).items() if key in _SHARED}
-
-
-def _dump(part: Spec) -> dict[str, Any]:
-    """A part as plain data, without what is the default."""
-    return part.model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in plain(instance).items() if key in _SHARED}

@@ -21,6 +21,12 @@ _READ = {
 }
 
 
+#: A description knows 16 cards a host; more than four engines on each is a slip.
+_MOST_REPLICAS = 64
+
+_MOST_PORT = 65535
+
+
 @dataclass(frozen=True)
 class Wish:
     """The cards that a service is given: by name, or so many. ``count`` None: all of them."""
@@ -169,9 +175,19 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
         mounts=tuple(mount for entry in _list(raw.get("volumes")) if (mount := _mount(entry))),
         cards=_cards(raw, deploy, environment),
         restart=str(raw.get("restart") or ""),
-        replicas=replicas if isinstance(replicas, int) and replicas > 0 else 1,
+        replicas=_replicas(name, replicas),
         others=tuple(key for key in raw if key not in _READ and key != "extends" and not str(key).startswith("x-")),
     )
+
+
+def _replicas(name: str, given: Any) -> int:
+    if not isinstance(given, int) or given < 1:
+        return 1
+    if given > _MOST_REPLICAS:
+        raise CannotImport(
+            f"{name}: {given} replicas are more than a host's cards hold ({_MOST_REPLICAS}); correct the number"
+        )
+    return given
 
 
 def _image(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> tuple[str, bool]:
@@ -262,7 +278,7 @@ def _range(text: str) -> list[int]:
     first, _, last = text.partition("-")
     if not first.isdigit() or (last and not last.isdigit()):
         return []
-    return [*range(int(first), int(last or first) + 1)]
+    return [*range(int(first), min(int(last or first), _MOST_PORT) + 1)]
 
 
 def _mount(entry: Any) -> tuple[str, str] | None:

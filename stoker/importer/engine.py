@@ -92,8 +92,14 @@ def vllm_engine(service: Service, compose: Compose, shipped: Shipped, notes: Not
     model, root = _hub_model(models[-1], service, compose, shipped, notes)
     names = [*line.served] or [models[-1]]
     name = _served(names[0], model, service, notes)
-    if len(names) > 1:
-        model = model.model_copy(update={"aliases": tuple(names[1:])})
+    aliases = [other for other in names[1:] if _valid(ModelName, other)]
+    for other in names[1:]:
+        if other not in aliases:
+            notes.left_out(
+                service.label, f"the name {other}", "a gateway does not take such a name; clients have to change"
+            )
+    if aliases:
+        model = model.model_copy(update={"aliases": tuple(aliases)})
     arguments = _arguments(arguments, service, shipped, model, notes)
     cards = arguments.get("tensor-parallel-size", 1), arguments.get("pipeline-parallel-size", 1)
     environment = _environment(service, notes, one_card=cards == (1, 1))

@@ -126,7 +126,6 @@ class _Gpus:
     """Hands out cards in the order of the services."""
 
     def __init__(self, cards: HostCards | None, engines: Sequence[Engine]) -> None:
-        self._cards = cards
         named = {index for engine in engines for index in _indices(engine.service.cards)}
         #: As many as there are, or as the files speak of.
         self.count = cards.count if cards else max([*named, *(engine.cards - 1 for engine in engines), 0]) + 1

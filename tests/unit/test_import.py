@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.commands import Done, run
@@ -22,6 +22,7 @@ from stoker.importer.errors import CannotImport
 from stoker.importer.fleet import Imported, Source, import_files
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.problems import SpecError
+from stoker.spec.settings import HubModel
 
 HANDMADE = PROJECT / "tests/data/handmade"
 PINS = shipped()
@@ -203,6 +204,14 @@ def test_cards_and_tensor_parallel_size(
     assert note in notes
 
 
+def test_further_names_are_aliases_where_a_gateway_takes_them(pins: Shipped, tmp_path: Path) -> None:
+    host, notes = one(pins, tmp_path, AWQ.replace("--served-model-name qwen", "--served-model-name qwen q14 /models/q"))
+    model = host.settings.models["qwen"]
+    assert isinstance(model, HubModel)
+    assert model.aliases == ("q14",)
+    assert "the name /models/q (chat)" in notes
+
+
 def test_two_models_on_one_command_line_are_not_served_both(pins: Shipped, tmp_path: Path) -> None:
     text = AWQ.replace("--model /models", "--model /models/Qwen3-4B --model /models")
     _, notes = one(pins, tmp_path, text)
@@ -286,6 +295,8 @@ _KEYS = (
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(_KEYS), _ODD, min_size=1, max_size=3))
+@example({"scale": 10**18})
+@example({"ports": ["1-99999999999"]})
 def test_odd_values_end_in_words(odd: dict[str, object]) -> None:
     """Whatever stands there, it is imported, or refused by one of the exceptions that the command knows."""
     service = {"image": "vllm/vllm-openai", "command": "--model /m/x", **odd}
