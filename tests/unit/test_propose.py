@@ -10,8 +10,10 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from smoke_sshd import ssh_server
 from support.commands import run
 from support.description import PROJECT, Description
+from support.forked import Call, call
 
 from stoker.draft.cards import KINDS, CardKind, HostCards, UnknownCards, of_state, parse
 from stoker.draft.objections import objections
@@ -301,3 +303,27 @@ def test_the_files_are_formatted_as_the_project_is(tmp_path: Path) -> None:
         sys.executable, "-m", "ruff", "format", "--check", "--config", str(PROJECT / "pyproject.toml"), str(tmp_path)
     )
     assert done.code == 0, str(done)
+
+
+def test_cards_are_looked_at_over_ssh_with_sudo(tmp_path: Path) -> None:
+    """A real connection, and the probe's own script; nvidia-smi is a stand-in that answers root only."""
+    row = "0, GPU-5a1d3c2e-7b64-4f0e-9d21-6c0f8e3b1a47, Tesla V100-SXM2-32GB, 32768, 7.0, 580.65, 00000000:3B:00.0, 4, Enabled, [N/A]"
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(
+        f'#!/bin/sh\n[ "$AS_ROOT" ] || exit 4\ncase $1 in --query-gpu=*) echo "{row}" ;; esac\n', encoding="utf-8"
+    )
+    smi.chmod(0o755)
+    with ssh_server(tmp_path) as port:
+        login = {
+            "ssh_port": port,
+            "ssh_user": "operator",
+            "ssh_password": "x",
+            "ssh_known_hosts_file": str(tmp_path / "known"),
+            "_sudo": True,
+        }
+        found = call(
+            Call("stoker.propose.look", "look", ({"127.0.0.1": login},), environment={"HOME": str(tmp_path)})
+        ).value
+    state = found["127.0.0.1"]
+    assert isinstance(state, HostState), state
+    assert (state.driver, of_state(state.gpus).words) == ("580.65", "1 x V100 32 GiB")
