@@ -46,6 +46,16 @@ Instances = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
+_INIT_EXAMPLES = (
+    "Examples: stoker init --host 192.168.31.10 --host 192.168.31.65        "
+    "stoker init --cards '3 x V100-32GB' --cards '2 x P40' --yes --output fleets/mine"
+)
+_IMPORT_EXAMPLE = (
+    "Example: stoker import memoryx-hybrid.yaml bge-ha.yaml --inventory-address 192.168.31.10 "
+    "--inventory-address 192.168.31.65 --output fleets/mine"
+)
+
+
 @app.command(epilog="Example: stoker check-description -i fleets/three-racks/inventory.py")
 def check_description(inventory: Inventory = Path("inventory.py"), group_data: GroupData = None) -> None:
     """Validate inventory and group data; contacts no host."""
@@ -335,6 +345,61 @@ def restart(
     from stoker.operate.restart_command import restart as run
 
     _leave(run(inventory, group_data_directories(group_data or ()), instances, yes=yes, limit_seconds=seconds))
+
+
+@app.command(epilog=_INIT_EXAMPLES)
+def init(
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A GPU host; asked for when none is given. May be repeated."),
+    ] = None,
+    cards: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CARDS", help="Its cards, for instance '3 x V100-32GB': once for each host, and none is asked."
+        ),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The hosts' SSH user; default: as ssh_config says.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The SSH key.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The SSH port.")] = None,
+    sudo: Annotated[bool, typer.Option("--sudo", help="The user becomes root by sudo.")] = False,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where inventory.py and group_data/ are written.")] = Path(
+        "fleets/mine"
+    ),
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; files that are there are never replaced.")
+    ] = False,
+) -> None:
+    """Propose a fleet that fits the cards of some hosts, with the memory plan, and write it; changes nothing on a host."""
+    from stoker.propose.command import Wishes
+    from stoker.propose.command import init as run
+
+    login = {"ssh_user": user, "ssh_key": str(key) if key else None, "ssh_port": port, "_sudo": sudo or None}
+    wanted = {name: value for name, value in login.items() if value is not None}
+    _leave(run(Wishes(host or [], cards or [], wanted, output, yes)))
+
+
+@app.command("import", epilog=_IMPORT_EXAMPLE)
+def import_(
+    compose_files: Annotated[list[Path], typer.Argument(metavar="COMPOSE_FILE...", help="Compose files made by hand.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where inventory.py and group_data/ are written.")],
+    inventory_address: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="The host that runs it: once for all files, or once for each in their order."
+        ),
+    ] = None,
+    cards: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CARDS", help="What the host has, for instance '3 x V100-32GB'; given as the address is."),
+    ] = None,
+) -> None:
+    """Write the fleet that hand-made Compose files describe, and list every correction; contacts no host."""
+    from stoker.importer.command import import_ as run
+
+    _leave(run(compose_files, inventory_address or [], cards or [], output, typer.confirm))
 
 
 def _leave(status: int) -> None:

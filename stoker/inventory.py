@@ -80,9 +80,15 @@ def fleet_of(inventory: Any, path: Path, overlays: Sequence[str] = ()) -> Fleet:
     """The validated fleet of an inventory that pyinfra has already loaded."""
     folders = data_folders(path, overlays)
     raw_hosts = [RawHost(host.name, host.data.dict(), partial(_origin, host, path, folders)) for host in inventory]
+    # Beside another inventory, the groups of the one in this directory are nobody's mistake.
+    own = (
+        folders
+        if path.parent.resolve() == Path.cwd()
+        else [folder for folder in folders if folder != Path("group_data")]
+    )
     files = {
         str(file): file.stem == "all" or bool(inventory.groups.get(file.stem))
-        for folder in folders
+        for folder in own
         for file in sorted(folder.glob("*.py"))
     }
     return build_fleet(raw_hosts, files)

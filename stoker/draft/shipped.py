@@ -1,0 +1,62 @@
+"""What this checkout's own ``group_data/`` says: pinned versions, models and their cards, taken over into a fleet that is written."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker.models.card import FOLDER, Cards, ModelCard, OllamaCard, file_name, load_cards
+from stoker.spec.settings import HubModel, OllamaModel, Settings, Versions
+
+GROUP_DATA = Path(__file__).resolve().parents[2] / "group_data"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Pins, models, and the text in which they stand with their reasons."""
+
+    versions: Versions
+    models: Mapping[str, HubModel | OllamaModel]
+    cards: Cards
+    #: all.py as it is.
+    text: str
+
+    def all_py(self, models: str) -> str:
+        """all.py with other models: ``models`` is the text of that assignment."""
+        node = _assignments(self.text)["models"]
+        lines = self.text.splitlines()
+        return "\n".join([*lines[: node.lineno - 1], *models.splitlines(), *lines[(node.end_lineno or 0) :]]) + "\n"
+
+    def hub(self, directory: str) -> HubModel | None:
+        """The model whose files lie in a directory of this name, by the shipped models and cards."""
+        for model in self.models.values():
+            if isinstance(model, HubModel) and model.directory == directory:
+                return model
+        for repository in self.cards.hub:
+            if repository.partition("/")[2] == directory:
+                return HubModel(repository=repository, directory=directory)
+        return None
+
+    def card_text(self, card: ModelCard | OllamaCard) -> str:
+        """The card's file, byte by byte."""
+        return (GROUP_DATA / FOLDER / file_name(card)).read_text(encoding="utf-8")
+
+
+def shipped(directory: Path = GROUP_DATA) -> Shipped:
+    """Raises SpecError for cards that cannot be read, ValidationError for versions and models that are wrong."""
+    text = (directory / "all.py").read_text(encoding="utf-8")
+    found = {name: ast.literal_eval(node.value) for name, node in _assignments(text).items()}
+    settings = Settings.model_validate({name: found[name] for name in ("versions", "models")})
+    return Shipped(settings.versions, settings.models, load_cards([directory]), text)
+
+
+def _assignments(text: str) -> dict[str, ast.Assign]:
+    return {
+        node.targets[0].id: node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("versions", "models")
+    }

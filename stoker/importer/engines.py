@@ -1,0 +1,52 @@
+"""Which service is what: an engine, a gateway, or something that a description cannot say. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stoker.plan.compatibility.image import OFFICIAL
+from stoker.plan.handmade import repository
+
+Role = Literal["vllm", "ollama", "nginx", "other"]
+
+#: Part of an image's name -> why it is not taken over, and what to do with it.
+_OTHERS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("open-webui", "ollama-webui"),
+        "Stoker deploys no Open WebUI; leave it in a Compose file of its own, with OLLAMA_BASE_URL or OPENAI_API_BASE_URL "
+        "at the address of an instance or of a gateway",
+    ),
+    (
+        ("transformers", "huggingface/", "pytorch/"),
+        "Transformers is no engine of a description; serve its model with vLLM, or leave it in a Compose file of its own",
+    ),
+    (
+        ("text-generation-inference", "text-embeddings-inference", "sglang", "tritonserver", "tensorrt-llm", "llama.cpp", "llama-cpp", "xinference", "lmdeploy", "localai"),
+        "this engine is none that a description knows (vllm, ollama); serve its model with one of these, or leave it in a Compose "
+        "file of its own",
+    ),
+    (
+        ("litellm", "haproxy", "traefik", "caddy", "envoy"),
+        "Stoker's gateway is nginx, made from the description; leave it out, or in a Compose file of its own before the gateway",
+    ),
+)  # fmt: skip
+
+_UNKNOWN = "a description holds engines and a gateway; leave it in a Compose file of its own"
+
+
+def role(image: str) -> Role:
+    name = repository(image).lower()
+    official = OFFICIAL.get("/".join(name.split("/")[-2:]))
+    last = name.rpartition("/")[2]
+    if official:
+        return official
+    if last in ("nginx", "nginx-unprivileged", "openresty"):
+        return "nginx"
+    if last == "ollama":
+        return "ollama"
+    return "vllm" if "vllm" in last else "other"
+
+
+def why_not(image: str) -> str:
+    name = image.lower()
+    return next((why for parts, why in _OTHERS if any(part in name for part in parts)), _UNKNOWN)

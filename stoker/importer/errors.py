@@ -1,0 +1,5 @@
+"""What ends an import."""
+
+
+class CannotImport(Exception):
+    """Nothing can be written: what, where, why, and what to do."""
