@@ -74,7 +74,8 @@ def _dotenv(value: str) -> str:
     """Plain wherever possible: `docker run --env-file` takes quotes for a part of the value."""
     if re.fullmatch(r"[A-Za-z0-9_./:@%+=\[\]-]*|\$\{[A-Z_]+\}", value):
         return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # As Compose reads it (2.40): between single quotes nothing but the quote is escaped.
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def _sh(found: Endpoints, clear: bool) -> str:
