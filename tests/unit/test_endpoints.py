@@ -246,7 +246,7 @@ def test_a_shell_without_the_key_stops(tmp_path: Path) -> None:
     assert "went on" not in done.out
 
 
-@pytest.mark.parametrize("key", ["sk-plain_KEY-0123456789", "it's $HOME #1 \\n \"x\" ${STOKER_KEY}0123456789"])
+@pytest.mark.parametrize("key", ["sk-plain_KEY-0123456789", 'it\'s $HOME #1 \\n "x" ${STOKER_KEY}0123456789'])
 def test_any_key_survives_the_way(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOKER_KEY", key)
     found = find(keyed(key))
