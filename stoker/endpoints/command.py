@@ -43,16 +43,15 @@ def endpoints(inventory: Path, overlays: Sequence[str], options: Options) -> int
     try:
         described = read(inventory, overlays)
         found = find(described.fleet, containers=options.containers, gateway=options.gateway, url=options.url)
-        if options.check or options.from_container:
-            return _check(found, _container(described, found, options.from_container))
+        calling = options.check or bool(options.from_container)
         if options.with_key:
             _write(options.with_key, text(found, options.form, clear=True), found)
-        else:
+        elif not calling:
             print(text(found, options.form), end="")
+        return _check(found, _container(described, found, options.from_container)) if calling else DONE
     except (*CannotStart, NoEndpoints) as error:
         print(error, file=sys.stderr)
         return NOT_STARTED
-    return DONE
 
 
 def _check(found: Endpoints, container: Container | None) -> int:
@@ -69,7 +68,8 @@ def _container(described: Description, found: Endpoints, name: str) -> Container
     """Where to call from: the container that was named, or for those in a network the first engine there. Raises NoEndpoints."""
     if not name and not found.network:
         return None
-    container, _, host = name.rpartition("@") if name else _neighbour(described, found)
+    name = name or _neighbour(described, found)
+    container, _, host = name.rpartition("@")
     login = logins(described.inventory).get(host)
     if not container or login is None:
         hosts = ", ".join(host.name for host in described.fleet.hosts)
@@ -77,10 +77,11 @@ def _container(described: Description, found: Endpoints, name: str) -> Container
     return Container(container, host, Shell(login))
 
 
-def _neighbour(described: Description, found: Endpoints) -> tuple[str, str, str]:
+def _neighbour(described: Description, found: Endpoints) -> str:
+    """``NAME@HOST`` of the first engine in the network."""
     (host,) = [host for host in described.fleet.hosts if host.name == found.host]
-    name = next(instance.name for stack, instance in host.instances() if f"{stack.project}_default" == found.network)
-    return name, "@", host.name
+    names = [instance.name for stack, instance in host.instances() if f"{stack.project}_default" == found.network]
+    return f"{names[0]}@{host.name}"
 
 
 def _write(path: Path, content: str, found: Endpoints) -> None:

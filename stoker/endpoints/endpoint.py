@@ -203,10 +203,10 @@ def _notes(fleet: Fleet, main: Entrance | None, place: _Place, found: list[Endpo
         )
     if main and main.gateway.tls and not place.containers and not place.url:
         yield f"The certificate of {main.gateway.container} must name {main.host.address}; --url gives its own name."
-    if place.containers and place.home[1].gateway and not _admits_containers(place.home[1].gateway):
+    if main and place.containers and not _admits_containers(main.gateway):
         yield (
-            f"{place.home[1].gateway.container} admits none of the addresses that Docker usually gives to containers: add the subnet of the network to "
-            "allowed_networks, or the answer is 403."
+            f"{main.gateway.container} admits none of the addresses that Docker usually gives to containers: add the subnet of "
+            "the network to allowed_networks, or the answer is 403."
         )
     of_gateways = {pool.model for entrance in entrances(fleet) for pool in entrance.gateway.pools}
     for endpoint in found:
