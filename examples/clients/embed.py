@@ -33,12 +33,16 @@ def _halved(client: openai.OpenAI, model: str, batch: list[str]) -> list[list[fl
         if "NaN" not in str(error):
             raise
     else:
-        # Other engines answer 200 with NaN in the vector.
-        return [vector if all(map(math.isfinite, vector)) else None for vector in vectors]
+        return [vector if _finite(vector) else None for vector in vectors]
     if len(batch) == 1:
         return [None]
     middle = len(batch) // 2
     return _halved(client, model, batch[:middle]) + _halved(client, model, batch[middle:])
+
+
+def _finite(vector: list[float]) -> bool:
+    """Other engines answer 200 with NaN, which is null in JSON."""
+    return all(value is not None and math.isfinite(value) for value in vector)
 
 
 def _asked(client: openai.OpenAI, model: str, batch: list[str]) -> list[list[float]]:

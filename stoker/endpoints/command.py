@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def endpoints(inventory: Path, overlays: Sequence[str], options: Options) -> int
 
 
 def _check(found: Endpoints, container: Container | None) -> int:
+    if container is None and shutil.which("curl") is None:
+        raise NoEndpoints("The calls are made by curl, which is not installed here: apt-get install curl")
     try:
         report = run(Plan(tuple(checks(found, container)), {}))
     finally:

@@ -192,6 +192,15 @@ def test_vectors_after_a_busy_engine() -> None:
     assert (done.code, len(server.requests), len(done.out.splitlines())) == (0, 3, 2), str(done)
 
 
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_nan_in_a_vector_is_none(value: float | None) -> None:
+    data = [{"index": 1, "embedding": [1.0, 2.0]}, {"index": 0, "embedding": [0.5, value]}]
+    answer = as_json({"model": "m", "data": data})
+    done, _ = scripted("embed.py", prefix="EMBEDDING", answers=[answer], stdin="one\ntwo\n")
+    assert [json.loads(line)["vector"] for line in done.out.splitlines()] == [None, [1.0, 2.0]], str(done)
+    assert done.code == 1
+
+
 def test_a_refusal_is_not_tried_again() -> None:
     refused = as_json({"error": {"message": "no such model"}}, 404)
     done, server = scripted("embed.py", prefix="EMBEDDING", answers=[refused], stdin="one\n")
