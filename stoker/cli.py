@@ -337,10 +337,6 @@ def endpoints(
     gateway: Annotated[
         str, typer.Option(metavar="CONTAINER", help="By this gateway; default: the one with the most models.")
     ] = "",
-    url: Annotated[
-        str,
-        typer.Option(metavar="URL", help="Where clients reach it, if not at its host's address: https://NAME:PORT."),
-    ] = "",
     with_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write FILE (mode 0600) with the key of $STOKER_KEY in clear.")
     ] = None,
@@ -355,7 +351,7 @@ def endpoints(
     from stoker.endpoints.command import Options
     from stoker.endpoints.command import endpoints as run
 
-    options = Options(form, containers, gateway, url, with_key, check, from_container)
+    options = Options(form, containers, gateway, with_key, check, from_container)
     _leave(run(inventory, group_data_directories(group_data or ()), options))
 
 

@@ -31,7 +31,6 @@ class Options:
     form: Format = "env"
     containers: bool = False
     gateway: str = ""
-    url: str = ""
     #: A file that gets the keys in clear.
     with_key: Path | None = None
     check: bool = False
@@ -43,7 +42,7 @@ def endpoints(inventory: Path, overlays: Sequence[str], options: Options) -> int
     """Print or write the settings, or call them. 0: done; 1: a call failed; 3: nothing could be begun."""
     try:
         described = read(inventory, overlays)
-        found = find(described.fleet, containers=options.containers, gateway=options.gateway, url=options.url)
+        found = find(described.fleet, containers=options.containers, gateway=options.gateway)
         calling = options.check or bool(options.from_container)
         if options.with_key:
             _write(options.with_key, text(found, options.form, clear=True), found)

@@ -16,8 +16,6 @@ from stoker.spec.stack import Stack
 
 #: From where Docker takes the networks of Compose projects unless it is told otherwise (moby 28: 172.17.0.0/16 to 172.31.0.0/16 first).
 _DOCKER_NETWORKS = ipaddress.ip_network("172.16.0.0/12")
-#: Scheme, name and perhaps a port.
-_ROOT = re.compile(r"https?://[^\s/?#@]+/?")
 
 
 class NoEndpoints(Exception):
@@ -56,18 +54,14 @@ class Endpoints:
     notes: tuple[str, ...] = ()
 
 
-def find(fleet: Fleet, *, containers: bool = False, gateway: str = "", url: str = "") -> Endpoints:
+def find(fleet: Fleet, *, containers: bool = False, gateway: str = "") -> Endpoints:
     """The endpoints for clients anywhere, or for ``containers`` in the Compose network of the gateway.
 
-    ``gateway`` names the gateway's container; without it, the one with the most models is used. ``url`` is the address under which
-    clients reach it, where that is not its host's. A gateway's key is known if it is in $STOKER_KEY. Raises NoEndpoints.
+    ``gateway`` names the gateway's container; without it, the one with the most models is used. A gateway's key is known if it is in
+    $STOKER_KEY. Raises NoEndpoints.
     """
     main = _main(fleet, gateway)
-    if url and (main is None or containers):
-        raise NoEndpoints("--url is the address of a gateway for clients elsewhere; leave it out here")
-    if url and not _ROOT.fullmatch(url):
-        raise NoEndpoints(f"{url} is no address of a gateway; write for instance https://llm.example.org:11443")
-    place = _Place(fleet, main, containers, url.removesuffix("/"))
+    place = _Place(fleet, main, containers)
     found = _named([*place.of_gateways(), *place.of_instances()])
     return Endpoints(
         endpoints=tuple(found),
@@ -85,7 +79,6 @@ class _Place:
     fleet: Fleet
     main: Entrance | None
     containers: bool
-    url: str
 
     @property
     def home(self) -> tuple[Host, Stack]:
@@ -96,12 +89,8 @@ class _Place:
     def root(self, entrance: Entrance) -> str:
         """A gateway's address without a path."""
         gateway = entrance.gateway
-        if self.url and entrance is self.main:
-            return self.url
-        if self._beside(entrance.host, gateway):
-            return base_url(gateway.service, gateway.port)
-        if gateway.tls:
-            return base_url(entrance.host.address, gateway.tls.port).replace("http:", "https:", 1)
+        if self._beside(entrance.host, gateway) and gateway.plain_port:
+            return base_url(gateway.service, gateway.plain_port)
         return entrance.url
 
     def of_gateways(self) -> Iterator[Endpoint]:
@@ -201,8 +190,8 @@ def _notes(fleet: Fleet, main: Entrance | None, place: _Place, found: list[Endpo
             f"{main.gateway.container} wants a key, and only hashes of its keys are kept: put the application's own into {GATEWAY_KEY} "
             "(`stoker key new NAME` makes one)."
         )
-    if main and main.gateway.tls and not place.containers and not place.url:
-        yield f"The certificate of {main.gateway.container} must name {main.host.address}; --url gives its own name."
+    if main and main.gateway.tls and not main.gateway.tls.domain and not place.containers:
+        yield f"The certificate of {main.gateway.container} must be for {main.host.address}; else write its name as tls.domain."
     if main and place.containers and not _admits_containers(main.gateway):
         yield (
             f"{main.gateway.container} admits none of the addresses that Docker usually gives to containers: add the subnet of "

@@ -186,15 +186,24 @@ def test_two_pools_whose_names_are_one_variable(tmp_path: Path) -> None:
     assert (found["A_B_MODEL"], found["A_B_2_MODEL"]) == ("llama3.1-8b", "qwen2.5-14b")
 
 
-TLS = {"port": 11443, "certificate": "/etc/stoker/tls/chain.pem", "key": "/etc/stoker/tls/key.pem"}
+TLS = {"certificate": "/etc/stoker/tls/chain.pem", "key": "/etc/stoker/tls/key.pem"}
+NAMED = f"https://{EMBEDDING}:"
 
 
-def test_https_where_the_gateway_has_it(tmp_path: Path) -> None:
-    fleet = make_fleet(lambda data: gateway(data).update(tls=TLS))
-    assert settings(fleet, tmp_path)["QWEN_BASE_URL"] == f"https://{EMBEDDING}:11443/qwen/v1"
-    assert settings(fleet, tmp_path, containers=True)["UNIFIED_URL"] == "http://nginx:11436"
-    named = find(fleet, url="https://llm.example.org/")
-    assert (named.unified_url, named.notes) == ("https://llm.example.org", ())
+@pytest.mark.parametrize(
+    ("tls", "clients", "containers", "warned"),
+    [
+        ({}, f"{NAMED}11436", f"{NAMED}11436", True),
+        ({"port": 11443}, f"{NAMED}11443", "http://nginx:11436", True),
+        ({"domain": "llm.example.org"}, "https://llm.example.org:11436", "https://llm.example.org:11436", False),
+    ],
+)
+def test_https_where_the_gateway_has_it(tls: dict[str, Any], clients: str, containers: str, warned: bool) -> None:
+    fleet = make_fleet(lambda data: gateway(data).update(tls=TLS | tls))
+    found = find(fleet)
+    assert (found.unified_url, found.endpoints[2].base_url) == (clients, f"{clients}/qwen/v1")
+    assert any("tls.domain" in note for note in found.notes) is warned
+    assert find(fleet, containers=True).unified_url == containers
 
 
 @pytest.mark.parametrize(
@@ -202,10 +211,6 @@ def test_https_where_the_gateway_has_it(tmp_path: Path) -> None:
     [
         ({"gateway": "nobody"}, None, "it has vllm_nginx, bge_nginx"),
         ({"gateway": "nobody"}, without_gateways, "none at all"),
-        ({"url": "http://x"}, without_gateways, "leave it out"),
-        ({"url": "http://x", "containers": True}, None, "leave it out"),
-        ({"url": "llm.example.org"}, None, "write for instance https://"),
-        ({"url": "https://llm.example.org/v1"}, None, "write for instance https://"),
     ],
 )
 def test_refusals(options: dict[str, Any], change: Callable[[Data], None] | None, said: str) -> None:
