@@ -12,21 +12,20 @@ from stoker.smoke.ssh import AccessError, Shell
 #: Exit codes of the script where curl (1 to 99) was not run.
 _NO_CONTAINER, _NOT_RUNNING = 120, 121
 
-#: Arguments: the container, then the command. Only what Docker made for names is laid over the host's, in a mount namespace that ends
-#: with the command; Docker's own DNS server answers in the container's network namespace.
-_SCRIPT = f"""
-found=$(docker container inspect -f '{{{{.State.Pid}}}}|{{{{.ResolvConfPath}}}}|{{{{.HostsPath}}}}' -- "$1") || exit {_NO_CONTAINER}
-shift
-IFS='|' read -r pid resolv hosts <<END
-$found
-END
-[ "$pid" != 0 ] || exit {_NOT_RUNNING}
-exec nsenter --net="/proc/$pid/ns/net" unshare --mount sh -ec '
-[ ! -s "$1" ] || mount --bind "$1" /etc/resolv.conf
-[ ! -s "$2" ] || mount --bind "$2" /etc/hosts
-shift 2
-exec "$@"' sh "$resolv" "$hosts" "$@"
-"""
+#: Runs in a mount namespace that ends with it, where what Docker made for the container's names is laid over the host's. Docker's
+#: own DNS server answers in the container's network namespace. One line without single quotes, because a person sees it quoted.
+_SCRIPT = "; ".join(
+    [
+        f'found=$(docker container inspect -f "{{{{.State.Pid}}}} :{{{{.ResolvConfPath}}}} :{{{{.HostsPath}}}}" -- "$0") || exit {_NO_CONTAINER}',
+        'set -- $found "$@"',
+        f'[ "$1" != 0 ] || exit {_NOT_RUNNING}',
+        '[ ! -s "${2#:}" ] || mount --bind "${2#:}" /etc/resolv.conf',
+        '[ ! -s "${3#:}" ] || mount --bind "${3#:}" /etc/hosts',
+        "pid=$1",
+        "shift 3",
+        'exec nsenter --net="/proc/$pid/ns/net" "$@"',
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -64,4 +63,4 @@ class Container:
 
     def _command(self, request: curl.Request) -> str:
         words = curl.words(request, ["-d", curl.body_text(request)])
-        return shlex.join(["sh", "-c", _SCRIPT, "sh", self.name, *words])
+        return shlex.join(["unshare", "--mount", "sh", "-ec", _SCRIPT, self.name, *words])

@@ -76,7 +76,7 @@ def running(shell: LocalShell, folder: Path, machine: Namespace) -> None:
     """A container app with the name `nginx` for its own loopback."""
     (folder / "hosts").write_text("127.0.0.1 nginx\n")
     (folder / "resolv.conf").write_text("nameserver 127.0.0.11\n")
-    shell.stubs.prints("docker", f"{machine.pid}|{folder}/resolv.conf|{folder}/hosts\n")
+    shell.stubs.prints("docker", f"{machine.pid} :{folder}/resolv.conf :{folder}/hosts\n")
 
 
 def test_the_request_is_made_in_the_containers_network_with_its_names(shell: LocalShell, tmp_path: Path) -> None:
@@ -91,20 +91,23 @@ def test_the_request_is_made_in_the_containers_network_with_its_names(shell: Loc
         request = Request("http://nginx:8000/v1/x", {"text": "it's $HOME"}, Key("STOKER_KEY", "s3cret"), 5)
         answer = container(shell).run(request)
         silent = container(shell).run(Request("http://nginx:9/", seconds=5))
+        line = container(shell).printed(request)
+        _, pasted, _ = shell.outcome(f"STOKER_KEY=pasted; {line}", 10, sudo=True)
         unknown = container(shell).run(Request("http://bge_nginx.invalid:9/", seconds=5))
     assert json.loads(answer.body) == {"path": "/v1/x", "key": "Bearer s3cret", "body": '{"text": "it\'s $HOME"}'}
     assert (silent.status, "connect" in silent.error) == (0, True), silent
     assert "Could not resolve host" in unknown.error
     assert names_here == (Path("/etc/hosts").read_text(), Path("/etc/resolv.conf").read_text())
-    assert "s3cret" not in container(shell).printed(request)
+    assert "s3cret" not in line
+    assert json.loads(pasted.split("\n")[-3])["key"] == "Bearer pasted"
 
 
 @pytest.mark.parametrize(
     ("stub", "said"),
     [
         ("echo 'Error response from daemon: No such container: app' >&2; exit 1", "No such container: app"),
-        ("echo '0||'", "it does not run"),
-        ("echo '1073741824||'", "No such file"),  # its process ended in between, or the user is not root
+        ("echo '0 : :'", "it does not run"),
+        ("echo '1073741824 : :'", "No such file"),  # its process ended in between, or the user is not root
     ],
 )
 def test_what_cannot_be_entered_is_told(shell: LocalShell, stub: str, said: str) -> None:
