@@ -77,13 +77,10 @@ def _explained(failure: CheckFailed, answer: curl.Answer, found: Endpoints, cont
     remedy = failure.remedy
     if "network_not_allowed" in answer.body:
         remedy = (
-            "to the gateway, containers of its own host come from Docker's addresses: add the subnet of the network "
-            f"({_subnet(found)}) to the gateway's allowed_networks and deploy; docs/endpoints.md says what that lets in"
+            f"containers of the gateway's own host come to it from Docker's addresses (docker network inspect {found.network or 'NETWORK'} "
+            "shows the subnet), those of other hosts from their host's: add it to allowed_networks and deploy; "
+            "docs/endpoints.md says whom that lets in"
         )
     elif "Could not resolve host" in answer.error and found.network:
         remedy = f"put the container into the network: docker network connect {found.network} {container.name}"
     return CheckFailed(failure.expected, failure.found, remedy)
-
-
-def _subnet(found: Endpoints) -> str:
-    return f"docker network inspect {found.network}" if found.network else "docker network inspect NETWORK"

@@ -63,6 +63,8 @@ def find(fleet: Fleet, *, containers: bool = False, gateway: str = "") -> Endpoi
     main = _main(fleet, gateway)
     place = _Place(fleet, main, containers)
     found = _named([*place.of_gateways(), *place.of_instances()])
+    if not found:
+        raise NoEndpoints("The description has no instance: there is nothing to reach.")
     return Endpoints(
         endpoints=tuple(found),
         unified_url=place.root(main) if main else None,

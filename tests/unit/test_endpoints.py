@@ -122,6 +122,11 @@ def test_another_gateway(tmp_path: Path) -> None:
     assert (inside["QWEN_BASE_URL"], inside["EMBEDDING_API_BASE"]) == ("http://nginx:11434/qwen/v1", f"{ENTRY}/v1")
 
 
+def without_anything(data: Data) -> None:
+    for group in ("llm", "embedding"):
+        data[group]["stacks"] = []
+
+
 def without_gateways(data: Data) -> None:
     for group in ("llm", "embedding"):
         del data[group]["stacks"][0]["gateway"]
@@ -211,6 +216,7 @@ def test_https_where_the_gateway_has_it(tls: dict[str, Any], clients: str, conta
     [
         ({"gateway": "nobody"}, None, "it has vllm_nginx, bge_nginx"),
         ({"gateway": "nobody"}, without_gateways, "none at all"),
+        ({"containers": True}, without_anything, "no instance"),
     ],
 )
 def test_refusals(options: dict[str, Any], change: Callable[[Data], None] | None, said: str) -> None:
