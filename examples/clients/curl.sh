@@ -14,6 +14,7 @@ ask() {
 
 echo "== the gateway"
 curl -sS --fail-with-body "$UNIFIED_URL/health"
+echo
 
 echo "== a chat"
 ask "$LLAMA_API_KEY" "$LLAMA_BASE_URL/chat/completions" '{"model": "'"$LLAMA_MODEL"'", "max_tokens": 16,

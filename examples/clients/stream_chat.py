@@ -13,9 +13,10 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     client, model = settings.client("LLAMA")
+    chats = client.chat.completions  # loads half of the package: not to be counted
     begun, first, ending, usage = time.monotonic(), None, None, None
     try:
-        with client.chat.completions.create(
+        with chats.create(
             model=model,
             messages=[{"role": "user", "content": " ".join(sys.argv[1:])}],
             max_tokens=512,
@@ -25,9 +26,10 @@ def main() -> None:
             for piece in stream:
                 usage = piece.usage or usage
                 for choice in piece.choices:
-                    first = first or time.monotonic() - begun
                     ending = choice.finish_reason or ending
-                    print(choice.delta.content or "", end="", flush=True)
+                    if choice.delta.content:  # the first piece has none, only the role
+                        first = first or time.monotonic() - begun
+                        print(choice.delta.content, end="", flush=True)
     except (openai.OpenAIError, OSError) as error:
         sys.exit(f"\nbroken off: {error}")
     print()
@@ -35,7 +37,7 @@ def main() -> None:
     if ending is None:
         sys.exit("broken off: the stream has no end")
     tokens = f", {usage.completion_tokens} tokens" if usage else ""
-    print(f"({model}: {ending}, first piece after {first or 0:.2f} s{tokens})", file=sys.stderr)
+    print(f"({model}: {ending}, first words after {first or 0:.2f} s{tokens})", file=sys.stderr)
 
 
 if __name__ == "__main__":

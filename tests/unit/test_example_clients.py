@@ -90,7 +90,7 @@ def test_forced_json_of_an_engine(served: Double) -> None:
 def test_a_stream_of_an_engine(served: Double) -> None:
     done = client("stream_chat.py", "Count", **settings(LLAMA=(served.url, "llama3.1-8b")))
     assert (done.code, len(done.out.split()) > 5) == (0, True), str(done)
-    assert "llama3.1-8b: stop, first piece after" in done.err
+    assert "llama3.1-8b: stop, first words after" in done.err
     assert "tokens" in done.err
 
 
