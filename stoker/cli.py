@@ -10,6 +10,7 @@ from typing import Annotated
 import pyinfra_cli  # noqa: F401  (first of all: it patches the standard library for gevent)
 import typer
 
+from stoker.endpoints.formats import Format
 from stoker.inventory import GROUP_DATA_VARIABLE, group_data_directories, load_fleet
 from stoker.keys.command import app as keys
 from stoker.models.command import app as models
@@ -239,7 +240,9 @@ def drain(
     _leave(run(inventory, overlays, instances, force=force, limit_seconds=seconds))
 
 
-@app.command(epilog="Examples: stoker load-time vllm_qwen_gpu2        stoker load-time vllm_qwen_gpu2@192.168.31.10 --yes")
+@app.command(
+    epilog="Examples: stoker load-time vllm_qwen_gpu2        stoker load-time vllm_qwen_gpu2@192.168.31.10 --yes"
+)
 def load_time(
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Name of a vLLM instance.")],
     inventory: Inventory = Path("inventory.py"),
@@ -400,6 +403,39 @@ def import_(
     from stoker.importer.command import import_ as run
 
     _leave(run(compose_files, inventory_address or [], cards or [], output, typer.confirm))
+
+
+@app.command(
+    epilog="Examples: stoker endpoints >app.env        stoker endpoints --containers --format spring        stoker endpoints --check --from-container app@192.168.31.65"
+)
+def endpoints(
+    inventory: Inventory = Path("inventory.py"),
+    group_data: GroupData = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="env: a .env file; sh: exports; spring: a block of application.yml.")
+    ] = "env",
+    containers: Annotated[
+        bool, typer.Option("--containers", help="For containers in the Compose network of the gateway.")
+    ] = False,
+    gateway: Annotated[
+        str, typer.Option(metavar="CONTAINER", help="By this gateway; default: the one with the most models.")
+    ] = "",
+    with_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write FILE (mode 0600) with the key of $STOKER_KEY in clear.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Call each: from here, or with --containers from an engine's container.")
+    ] = False,
+    from_container: Annotated[
+        str, typer.Option(metavar="NAME@HOST", help="Call each from inside this container on a host of the inventory.")
+    ] = "",
+) -> None:
+    """Write what applications read: addresses, models and keys' places. Exit status 1 if a call of --check fails."""
+    from stoker.endpoints.command import Options
+    from stoker.endpoints.command import endpoints as run
+
+    options = Options(form, containers, gateway, with_key, check, from_container)
+    _leave(run(inventory, group_data_directories(group_data or ()), options))
 
 
 def _leave(status: int) -> None:

@@ -76,9 +76,10 @@ class Shell:
             )
         return output
 
-    def outcome(self, command: str, seconds: float, stdin: str = "") -> tuple[int, str, str]:
+    def outcome(self, command: str, seconds: float, stdin: str = "", sudo: bool = False) -> tuple[int, str, str]:
         """Exit code, standard output and errors of a command that may fail. Raises AccessError when it cannot be run."""
-        return self._execute(self._connected(), command, False, seconds, stdin)
+        client = self._connected()
+        return self._execute(client, self._with_sudo(command) if sudo else command, sudo, seconds, stdin)
 
     @contextmanager
     def stream(

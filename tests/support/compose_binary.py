@@ -28,7 +28,7 @@ class ComposeUnavailable(RuntimeError):
     """The Compose of the tests cannot be had; says why and what to do. Never a reason to skip a test."""
 
 
-def compose_config(file: Path) -> dict[str, Any]:
+def compose_config(file: Path, **environment: str) -> dict[str, Any]:
     """What `docker compose config` makes of a file. Raises AssertionError with its words when it refuses the file."""
     done = subprocess.run(
         [compose_program(), "--file", file, "config"],
@@ -36,7 +36,8 @@ def compose_config(file: Path) -> dict[str, Any]:
         text=True,
         check=False,
         timeout=60,
-        env={"HOME": str(file.parent), "PATH": "/usr/bin:/bin"},  # nothing of this machine's variables is put in
+        # Nothing of this machine's variables is put in.
+        env={"HOME": str(file.parent), "PATH": "/usr/bin:/bin", **environment},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr  # warnings too

@@ -11,7 +11,14 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 TROUBLESHOOTING = PROJECT / "docs" / "troubleshooting.md"
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md"), PROJECT / "lab/README.md"])
+DOCUMENTS = sorted(
+    [
+        *PROJECT.glob("*.md"),
+        *(PROJECT / "docs").glob("*.md"),
+        *PROJECT.glob("*/README.md"),
+        *PROJECT.glob("examples/*/README.md"),
+    ]
+)
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ANCHOR_IN_CODE = re.compile(r"troubleshooting\.md#([a-z0-9-]+)")

@@ -13,19 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from double_processes import ROOT, Double, environment, make_host, running, set_faults, start_ollama, used_mib, wait_for
+from double_processes import Double, environment, make_host, running, set_faults, start_ollama, used_mib, wait_for
 
 BAKED = {"model": "bge-m3", "from": "bge-m3:567m", "parameters": {"num_ctx": 8192, "num_batch": 8192}, "stream": False}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The simulated library as a file URL."""
-    out = tmp_path_factory.mktemp("library")
-    subprocess.run(
-        [sys.executable, str(ROOT / "lab" / "models" / "make.py"), str(out)], check=True, capture_output=True
-    )
-    return (out / "ollama").as_uri()
 
 
 @pytest.fixture
@@ -214,6 +204,9 @@ def test_faults(p40: Path, library: str) -> None:
             set_faults(p40, ollama_bge_0=fault)
             answer = double.post("/api/embed", {"model": "bge-m3", "input": "x"})
             assert (answer.status_code, text in answer.text) == (code, True)
+        set_faults(p40, ollama_bge_0="nan=sick")
+        assert len(embed(double, "well")) == 1
+        assert double.post("/api/embed", {"model": "bge-m3", "input": ["well", "a sick text"]}).status_code == 500
         set_faults(p40, ollama_bge_0="wrong-dimension=768")
         assert len(embed(double, "x")[0]) == 768
 
