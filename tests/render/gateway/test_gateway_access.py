@@ -182,7 +182,8 @@ def test_the_body_of_a_client_without_a_key_is_kept_nowhere(keyed: RunningGatewa
         connection.sendall(head.encode())
         for _ in range(90):
             connection.sendall(chunk)
-        assert keyed.memory() - before < 2 * 2**20
+        # the workers' scripts take some MiB of their own when they first run; a body that is kept would be 90
+        assert keyed.memory() - before < 16 * 2**20
         assert not keyed.temporary_files()
         assert read_reply(connection).status == 401
     # The same from a client that has a key is kept: what is looked at above can be seen.
