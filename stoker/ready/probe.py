@@ -142,6 +142,7 @@ ask() {{
   f=$D/$1
   [ -e "$f.done" ] && return
   [ -e "$f.busy" ] && kill -0 "$(cat "$f.busy" 2>/dev/null)" 2>/dev/null && return
+  [ -e "$f.done" ] && return  # it ended while we looked
   mkdir -p "$D"
   rm -f "$D/${{1%.*}}".*
   setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" "$6" "$7" </dev/null >/dev/null 2>&1 &
