@@ -143,6 +143,8 @@ class Board:
             said = f"{view.progress.phase.words}|{view.note}|{view.verdict}"
             if self._told.get(key) != said:
                 self._told[key] = said
+                for phase in view.passed:
+                    self._line(f"{view.target.host} {view.target.name}: {phase.words}, passed")
                 self._heard = now
                 left = "" if view.remaining is None or view.verdict else f", {left_text(view.remaining)} left"
                 self._line(

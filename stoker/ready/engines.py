@@ -5,8 +5,8 @@ from __future__ import annotations
 from stoker.ready.diagnosis import Diagnosis, diagnose_text
 from stoker.ready.failure import NOTHING, Known
 from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
-from stoker.ready.phase import Progress
-from stoker.ready.vllm_log import vllm_diagnosis, vllm_is_doomed, vllm_progress
+from stoker.ready.phase import Phase, Progress
+from stoker.ready.vllm_log import vllm_diagnosis, vllm_is_doomed, vllm_phases, vllm_progress
 
 
 def engine_progress(engine: str, log: str) -> Progress | None:
@@ -17,6 +17,11 @@ def engine_progress(engine: str, log: str) -> Progress | None:
         case "ollama":
             return ollama_progress(log)
     return None
+
+
+def engine_phases(engine: str, log: str) -> tuple[Phase, ...]:
+    """Every phase that the newest start in a log names. Ollama names one, so there is none that it could have passed unseen."""
+    return vllm_phases(log) if engine == "vllm" else ()
 
 
 def engine_is_doomed(engine: str, log: str) -> bool:

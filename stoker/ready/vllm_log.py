@@ -90,6 +90,12 @@ def vllm_progress(log: str) -> Progress | None:
     return None
 
 
+def vllm_phases(log: str) -> tuple[Phase, ...]:
+    """The phases that the newest start in `log` names, each once, in the order in which a start passes through them."""
+    marks = (turn_progress(line) or _mark(line) for line in newest_start(log_lines(log)))
+    return tuple(sorted({mark.phase for mark in marks if mark}))
+
+
 # vLLM 0.19.1 prints these when its engine process cannot go on; the API server mostly ends within seconds, and hangs sometimes.
 _DOOMED = re.compile(
     r"EngineCore failed to start|EngineCore encountered a fatal error|Engine core initialization failed"

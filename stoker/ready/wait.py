@@ -40,7 +40,10 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the board shows of one instance: times in seconds, memory used and in all in MiB, the newest line of its log."""
+    """What the board shows of one instance: times in seconds, memory used and in all in MiB, the newest line of its log.
+
+    `passed`: the phases that began and ended since the view before, in order.
+    """
 
     target: Target
     progress: Progress
@@ -50,6 +53,7 @@ class View:
     remaining: float | None = None
     memory: tuple[int, int] | None = None
     line: str = ""
+    passed: tuple[Phase, ...] = ()
 
 
 class Showing(Protocol):
@@ -255,9 +259,11 @@ def _view(watch: Watch, watches: Sequence[Watch], now: float, note: str) -> View
     if watch.done:
         outcome = watch.outcome()
         text = outcome.note if outcome.ok else (outcome.diagnosis.brief if outcome.diagnosis else "")
-        return View(watch.target, watch.progress, outcome.seconds, text, watch.verdict)
+        return View(watch.target, watch.progress, outcome.seconds, text, watch.verdict, passed=watch.passed)
     remaining = _remaining(watch, watches, now)
-    return View(watch.target, watch.progress, now - watch.begun, note, None, remaining, watch.memory, watch.line)
+    return View(
+        watch.target, watch.progress, now - watch.begun, note, None, remaining, watch.memory, watch.line, watch.passed
+    )
 
 
 def _remaining(watch: Watch, watches: Sequence[Watch], now: float) -> float | None:

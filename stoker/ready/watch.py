@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from stoker.ready.death import death_diagnosis
 from stoker.ready.diagnosis import UNKNOWN, Diagnosis
-from stoker.ready.engines import engine_diagnosis, engine_is_doomed, engine_progress
+from stoker.ready.engines import engine_diagnosis, engine_is_doomed, engine_phases, engine_progress
 from stoker.ready.hold import GROWN_SECONDS, Heed
 from stoker.ready.limits import Limits
 from stoker.ready.load_record import LoadRecord, read_record
@@ -70,6 +70,7 @@ class Watch:
         self.target = target
         self.begun = begun
         self.progress = Progress(Phase.NO_CONTAINER)
+        self.passed: tuple[Phase, ...] = ()  # phases that began and ended between the last two looks
         self.verdict: Verdict | None = None
         self.ended = begun
         self.diagnosis: Diagnosis | None = None
@@ -257,6 +258,7 @@ class Watch:
 
     def _advance(self, container: Container, seen: Seen, now: float) -> None:
         before = self.progress
+        self.passed = ()
         self._code = seen.code
         if seen.log is not None:
             self.line = last_line(seen.log)
@@ -272,6 +274,9 @@ class Watch:
             self._read(seen)
         if before.phase in _IDLE:
             self._load_begun = now
+        if seen.log is not None and self._timeline.whole:
+            begun = engine_phases(self.target.engine, seen.log)
+            self.passed = tuple(phase for phase in begun if before.phase < phase < self.progress.phase)
         if self.progress != before or self.progress.line != before.line:
             self._moved, self._doomed_since = now, None
         self._consider_doom(container, seen, now)

@@ -55,6 +55,19 @@ def test_lines_one_a_change_and_a_heartbeat_without_control_characters() -> None
     assert "\r" not in text_of(out)
 
 
+def test_a_phase_that_passed_between_two_looks_has_its_line() -> None:
+    out = console(False)
+    board = Board(out, Time())
+    board.join([A])
+    for _ in range(2):  # the look after it has nothing new
+        board.show([View(A, Progress(Phase.PROFILING), 9.0, passed=(Phase.LOADING, Phase.COMPILING))])
+    assert text_of(out).splitlines() == [
+        "gpu10 vllm_a: loading weights, passed",
+        "gpu10 vllm_a: compiling, passed",
+        "gpu10 vllm_a: measuring memory, 9.0 s",
+    ]
+
+
 LOADING = View(
     A,
     Progress(Phase.LOADING, "1 of 2 files", 50.0),

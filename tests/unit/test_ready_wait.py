@@ -12,6 +12,7 @@ from ready_logs import OLLAMA_LOADED, OLLAMA_OLD_DRIVER, VLLM_FULL_START, VLLM_M
 from stoker.ready import Outcome, Target, Verdict, wait_ready
 from stoker.ready.limits import Limits
 from stoker.ready.phase import Phase
+from stoker.ready.probe import unix_time
 from stoker.ready.wait import ConnectionLost, View
 from stoker.ready.watch import QUIET_SECONDS
 
@@ -87,6 +88,21 @@ def test_a_start_is_shown_phase_by_phase_and_ends_with_the_answer() -> None:
     assert places == sorted(places)
     assert board.joined == 1
     assert board.left == [outcome]
+
+
+def test_phases_that_pass_between_two_looks_are_told_of_a_start_seen_from_its_beginning() -> None:
+    half = VLLM_FULL_START[: VLLM_FULL_START.index("Available KV cache memory")]
+    started = int(float(unix_time(running()["State"]["StartedAt"])))
+    for age, passed in (
+        (1, {Phase.STARTING: (), Phase.PROFILING: (Phase.LOADING, Phase.COMPILING)}),
+        (300, {Phase.STARTING: (), Phase.PROFILING: ()}),
+    ):
+        scenes = [Scene(0, running(), log=""), Scene(9, running(), log=half)]
+        scenes.append(Scene(20, running(), 200, VLLM_FULL_START, GOOD))
+        host, board = ScriptedHost([scenes], epoch=started + age), Notes()
+        assert wait(host, vllm(), board=board)[0].ok
+        told = {view.progress.phase: view.passed for view in reversed(board.views)}  # by the first view of each phase
+        assert {phase: told[phase] for phase in passed} == passed
 
 
 def test_a_ready_engine_is_noticed_within_a_second() -> None:
