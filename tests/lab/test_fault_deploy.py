@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from datetime import datetime
 
 import pytest
-from support.commands import ROOT, run, wait_for
+from support.commands import ROOT, finish_with_times, run, wait_for
 from support.machine import Machine
 from support.project import Project
+from support.turns import now
 
 pytestmark = pytest.mark.fault
 
@@ -109,19 +112,43 @@ def test_a_registry_that_is_down_is_named_before_anything_is_changed(
     assert healed.code == 0, str(healed)
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"), [("oom-start", "memory"), ("crash-after=0.2", "cause"), ("error-500", "500")]
-)
-def test_an_engine_in_trouble_ends_the_deploy_with_the_reason(
-    fault: str, said: str, project: Project, gpu10: Machine
-) -> None:
-    gpu10.fault(QWEN, fault)
-    gpu10.sh(f"docker rm -f {QWEN}")
-    failed = project.deploy(seconds=120)
+#: Five engines of one deploy, each in trouble of its own: what the lab makes it do, and what the report names.
+IN_TROUBLE = {
+    "vllm_llama_gpu0_0": ("oom-start", "#gpu-out-of-memory"),
+    "vllm_llama_gpu0_1": ("crash-after=0.2", "  cause  "),
+    "vllm_llama_gpu1_0": ("no-kernel", "#no-kernel-image"),
+    "vllm_llama_gpu1_1": ("error-500", "500"),
+    QWEN: ("stuck-after-error", "its process still runs"),
+}
+REPORT_SECONDS = 5
+_DEATHS = "docker events --since {since} --until {until} --filter event=die --filter container={name} --format '{{{{.TimeNano}}}}'"
+_FATAL = "docker logs --timestamps {name} 2>&1 | grep -m 1 'EngineCore failed to start' | cut -d ' ' -f 1"
+
+
+def test_every_engine_in_trouble_is_reported_at_once_with_its_own_cause(project: Project, gpu10: Machine) -> None:
+    elsewhere = {name: one for name, one in gpu10.containers().items() if name not in IN_TROUBLE}
+    for name, (fault, _) in IN_TROUBLE.items():
+        gpu10.fault(name, fault)
+    gpu10.sh(f"docker rm -f {' '.join(IN_TROUBLE)}")
+    since = now(gpu10)
+    failed, lines = finish_with_times(project.start("stoker", "deploy", "--yes"), 150)
+    until = now(gpu10)
     assert failed.code == 1, str(failed)
-    for words in (f"{QWEN} failed", said, "remedy"):
-        assert words in failed.err, str(failed)
-    gpu10.fault(QWEN, "clear")
+    for name, (_, said) in IN_TROUBLE.items():
+        report = re.search(rf"{gpu10.address}: {name} failed after(?:.|\n)*?docker logs --tail 500 {name}", failed.err)
+        assert report, f"{name}: no report: {failed}"
+        assert said in report[0], report[0]
+        assert "  remedy  " in report[0], report[0]
+        told = next(when for when, line in lines if f" {name}: failed: " in line)
+        events = [int(nano) / 1e9 for nano in gpu10.sh(_DEATHS.format(since=since, until=until, name=name)).split()]
+        if not events:  # it did not end: its log said it, or its answer
+            events = [datetime.fromisoformat(text).timestamp() for text in gpu10.sh(_FATAL.format(name=name)).split()]
+        if events:
+            assert 0 <= told - max(when for when in events if when <= told) < REPORT_SECONDS, name
+    assert {name: one for name, one in gpu10.containers().items() if name not in IN_TROUBLE} == elsewhere
+    for name in IN_TROUBLE:
+        gpu10.fault(name, "clear")
+    gpu10.sh(f"docker rm -f {QWEN}")  # what is stuck keeps its card
     healed = project.deploy()
     assert healed.code == 0, str(healed)
 

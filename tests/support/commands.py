@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,6 +80,20 @@ def finish(process: subprocess.Popen[str], seconds: float, stdin: str = "") -> D
     if late:
         pytest.fail(f"no end within {seconds:.0f} s, killed:\n{done}")
     return done
+
+
+def finish_with_times(process: subprocess.Popen[str], seconds: float) -> tuple[Done, list[tuple[float, str]]]:
+    """The same, for a program that says little on its standard output; and when (Unix time) it said each line of its errors."""
+    assert process.stderr
+    lines: list[tuple[float, str]] = []
+    killer = threading.Timer(seconds, process.kill)
+    killer.start()
+    try:
+        lines += ((time.time(), line) for line in process.stderr)
+    finally:
+        killer.cancel()
+    done = finish(process, 10)
+    return replace(done, err="".join(line for _, line in lines)), lines
 
 
 def wait_for(what: str, condition: Callable[[], Value], seconds: float = 30) -> Value:
