@@ -23,6 +23,7 @@ for folder in (HERE, HERE.parent / "unit"):
         sys.path.insert(0, str(folder))
 
 from clause import Clause, Deviation, NotApplicable, look_up  # noqa: E402
+from command_lines import CommandLines  # noqa: E402
 from deviations import DEVIATIONS  # noqa: E402
 from engines import SUBJECTS  # noqa: E402
 from servers import ORDER, Servers  # noqa: E402
@@ -128,6 +129,13 @@ def subject(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def servers(engine: str, subject: Subject, request: pytest.FixtureRequest) -> Iterator[Servers]:
     with Servers(subject, request.config.stash[NEEDED].get(engine, [])) as all_servers:
         yield all_servers
+
+
+@pytest.fixture(scope="session")
+def command_lines(subject: Subject) -> Iterator[CommandLines]:
+    lines = CommandLines(subject)
+    yield lines
+    lines.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Subject(ABC):
     """One engine."""
 
     at_once = 6  # servers that may run at the same time
+    command_lines_at_once = 1
     start_seconds = 30.0  # generous: a start that takes longer has failed
     unknown_argument: tuple[str, ...] = ("serve", "{model}", "--no-such-argument")
     no_model: tuple[str, ...] = ("serve", "/nowhere")
@@ -98,9 +100,14 @@ class RealVllm(Subject):
     """vLLM built for the CPU, in its own root file system, behind gpu-turn.py as in a container of Stoker's."""
 
     at_once = 2
+    command_lines_at_once = 2  # nearly all of each is the import of the program, on one core
     start_seconds = 240.0
     stream_tokens = 3000
     program: tuple[str, ...] = ("vllm",)
+
+    def __init__(self, directory: Path | None = None) -> None:
+        super().__init__(directory)
+        self._numbers = itertools.count()
 
     def missing(self) -> str:
         return root.missing()
@@ -140,7 +147,7 @@ class RealVllm(Subject):
     def _run(self, words: list[str], port: int) -> Running:
         where = ["--host", "127.0.0.1", "--port", str(port)] if port else []
         health = ["--health", f"http://127.0.0.1:{port}/health"] if port else []
-        number = len(list(self.directory.glob("engine-*")))
+        number = next(self._numbers)
         log = self.directory / f"engine-{number}.log"
         (self.work() / f"lock-{number}").touch()
         turn = ["python3", "/stoker/gpu-turn.py", "--lock", f"/tmp/locks/lock-{number}", *health, "--"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clause import Clause
+from command_lines import CommandLines
 from running import Running
 from servers import Servers
 from subjects import Subject
@@ -124,13 +125,10 @@ def test_sigterm_when_idle(clause: Clause, servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("name", ["an unknown argument", "a model that is not there"])
-def test_ends(clause: Clause, subject: Subject, name: str) -> None:
+def test_ends(clause: Clause, subject: Subject, command_lines: CommandLines, name: str) -> None:
     words, contract = {
         "an unknown argument": (subject.unknown_argument, 2),
         "a model that is not there": (subject.no_model, 1),
     }[name]
-    running = subject.command(*words)
-    try:
-        clause.check(running.wait_exit(120), contract)
-    finally:
-        running.stop()
+    code, _ = command_lines.end(words, (subject.unknown_argument, subject.no_model))
+    clause.check(code, contract)

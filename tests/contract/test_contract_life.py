@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from clause import Clause, Has, OneOf
+from command_lines import CommandLines
 from running import Running, wait_for
 from servers import Servers
 from streaming import Stream
@@ -177,11 +178,6 @@ LINES: dict[str, tuple[list[str], tuple[int, Any]]] = {
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_ends(clause: Clause, subject: Subject, name: str) -> None:
+def test_ends(clause: Clause, command_lines: CommandLines, name: str) -> None:
     words, contract = LINES[name]
-    running = subject.command(*words)
-    try:
-        code = running.wait_exit(120)
-        clause.check((code, running.text()), contract)
-    finally:
-        running.stop()
+    clause.check(command_lines.end(words, (line for line, _ in LINES.values())), contract)
