@@ -9,3 +9,6 @@ HOST_GATEWAYS = f"{HOST_STATE}/gateway"
 #: What ``nft -f`` makes the table below from.
 FIREWALL_RULES = "/etc/stoker/firewall.nft"
 FIREWALL_TABLE = "inet stoker"
+
+#: Where Docker listens.
+DOCKER_SOCKET = "/var/run/docker.sock"

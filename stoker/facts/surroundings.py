@@ -57,9 +57,9 @@ def docker_info(line: str) -> DockerInfo:
     try:
         said = json.loads(line)
         return DockerInfo(
-            said["root"],
-            any("io.containerd.snapshotter" in str(value) for _, value in said["status"] or ()),
-            "name=rootless" in (said["security"] or ()),
+            said["DockerRootDir"],
+            any("io.containerd.snapshotter" in str(value) for _, value in said["DriverStatus"] or ()),
+            "name=rootless" in (said["SecurityOptions"] or ()),
         )
     except (ValueError, KeyError, TypeError):
         return DockerInfo()

@@ -15,9 +15,9 @@ from typing import Any
 
 from stoker.facts import surroundings
 from stoker.facts.gpus import processes
+from stoker.facts.paths import DOCKER_SOCKET
 from stoker.facts.probe import GPU_PROCESSES
 from stoker.facts.state import SECTION
-from stoker.ready.probe import DOCKER_SOCKET
 from stoker.spec.fleet import Host
 
 #: Seconds between the two looks at the counters: processor use is the mean of this time.

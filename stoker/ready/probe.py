@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from stoker.facts.paths import DOCKER_SOCKET
 from stoker.ready.cards import SAMPLES, CardsSeen, is_gone, read_samples
 from stoker.ready.hold import NOTHING, Heed, hold_line
 from stoker.ready.load_record import LOADS
@@ -25,7 +26,6 @@ from stoker.ready.question import FILL, Answer, Question
 from stoker.ready.stamp import STAMP_DIRECTORY, write_stamps_fragment
 from stoker.ready.target import Target
 
-DOCKER_SOCKET = "/var/run/docker.sock"
 WORK_DIRECTORY = "/run/stoker-ready"  # answers on their way, private to root
 
 DOCKER_SECONDS = 5  # curl --max-time for one question to Docker

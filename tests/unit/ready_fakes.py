@@ -64,6 +64,8 @@ class FakeDocker:
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, bytes] = field(default_factory=dict)
     queries: list[dict[str, list[str]]] = field(default_factory=list)
+    #: Other paths and what is answered there.
+    answers: dict[str, object] = field(default_factory=dict)
 
     def start(self) -> FakeDocker:
         fake = self
@@ -71,6 +73,9 @@ class FakeDocker:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # the name is http.server's
                 parts = urlsplit(self.path)
+                if parts.path in fake.answers or not parts.path.startswith("/containers/"):
+                    self._say(*((200, fake.answers[parts.path]) if parts.path in fake.answers else (404, {})))
+                    return
                 _, _, name, what = parts.path.split("/")
                 status, body = 404, json.dumps({"message": f"No such container: {name}"}).encode()
                 if name in fake.containers and what == "json":
@@ -78,6 +83,12 @@ class FakeDocker:
                 elif name in fake.containers and what == "logs":
                     fake.queries.append(parse_qs(parts.query))
                     status, body = 200, fake.logs.get(name, b"")
+                self._send(status, body)
+
+            def _say(self, status: int, answer: object) -> None:
+                self._send(status, json.dumps(answer, separators=(",", ":")).encode())
+
+            def _send(self, status: int, body: bytes) -> None:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

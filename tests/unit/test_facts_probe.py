@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ready_fakes import FakeDocker
 from support.fleet import make_fleet
 from support.states import bare, converged, fleet_and_host, probe_output
 from support.stubs import Stubs
@@ -232,6 +233,28 @@ def test_docker_that_does_not_run(stubs: Stubs) -> None:
     assert state.images == {"nginx:1.30.6-alpine": ""}
 
 
+def test_docker_is_asked_by_its_own_interface(stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command prints by templates is the same as what the daemon answers: only the inspection is left to the command."""
+    ids = ["1" * 64, "2" * 64]
+    misleading = {"note": '{"Id":"3"}'}
+    answers = {
+        "/info": {"ServerVersion": "28.5.2", "DockerRootDir": "/d", "DriverStatus": [], "SecurityOptions": None},
+        "/containers/json": [{"Id": one, "ImageID": "sha256:33", "Labels": misleading} for one in ids],
+        "/images/vllm/vllm-openai:v0.19.1/json": {"Id": "sha256:33", "RepoTags": [], "Config": {"Labels": misleading}},
+    }
+    docker = FakeDocker(tmp_path / "docker.sock", answers=answers).start()
+    monkeypatch.setattr("stoker.facts.probe.DOCKER_SOCKET", str(docker.path))
+    (stubs.folder / "containers.txt").write_text(json.dumps(INSPECT))
+    stubs.add("docker", f'test "$1 $4 $5" = "inspect {" ".join(ids)}" && cat {stubs.folder}/containers.txt')
+    try:
+        state = probe(stubs, Questions(images=["vllm/vllm-openai:v0.19.1", "nginx:1"]))
+    finally:
+        docker.stop()
+    assert (state.docker_version, state.docker_info.root) == ("28.5.2", "/d")
+    assert set(state.containers) == {"vllm_llama_gpu0_0"}
+    assert state.images == {"vllm/vllm-openai:v0.19.1": "sha256:33", "nginx:1": ""}
+
+
 def test_docker_without_containers(stubs: Stubs) -> None:
     stubs.add(
         "docker", 'case "$1" in version) echo 28.5.2;; ps) ;; *) echo "requires at least 1 argument" >&2; exit 1;; esac'
@@ -310,7 +333,13 @@ def test_where_docker_keeps_its_things_is_looked_at(stubs: Stubs, tmp_path: Path
     root = tmp_path / "docker root"
     status = [["driver-type", "io.containerd.snapshotter.v1"]]
     said = json.dumps(
-        {"version": "29.0.1", "root": str(root), "status": status, "security": ["name=cgroupns"]}, separators=(",", ":")
+        {
+            "ServerVersion": "29.0.1",
+            "DockerRootDir": str(root),
+            "DriverStatus": status,
+            "SecurityOptions": ["name=cgroupns"],
+        },
+        separators=(",", ":"),
     )
     stubs.add("docker", f"case $1 in info) echo '{said}';; *) exit 1;; esac")
     state = probe(stubs, Questions(disks=["/"]))
