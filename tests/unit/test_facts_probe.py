@@ -244,7 +244,7 @@ def test_docker_is_asked_by_its_own_interface(stubs: Stubs, tmp_path: Path, monk
     }
     docker = FakeDocker(tmp_path / "docker.sock", answers=answers).start()
     monkeypatch.setattr("stoker.facts.probe.DOCKER_SOCKET", str(docker.path))
-    (stubs.folder / "containers.txt").write_text(json.dumps(INSPECT))
+    (stubs.folder / "containers.txt").write_text(f"{json.dumps(INSPECT)}\n")
     stubs.add("docker", f'test "$1 $4 $5" = "inspect {" ".join(ids)}" && cat {stubs.folder}/containers.txt')
     try:
         state = probe(stubs, Questions(images=["vllm/vllm-openai:v0.19.1", "nginx:1"]))
