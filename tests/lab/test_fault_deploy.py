@@ -164,6 +164,7 @@ def test_an_engine_that_hangs_while_loading_ends_at_the_limit_without_progress(
     for words in (f"{QWEN} timed out", "while loading weights", "no progress for", "remedy"):
         assert words in failed.err, str(failed)
     assert failed.seconds < 90
+    gpu10.sh(f"docker rm -f {QWEN}")  # it would hang on
 
 
 def test_what_a_person_writes_reaches_the_engine_as_it_stands(project: Project, gpu10: Machine) -> None:

@@ -251,7 +251,7 @@ def test_docker_is_asked_by_its_own_interface(stubs: Stubs, tmp_path: Path, monk
     finally:
         docker.stop()
     assert (state.docker_version, state.docker_info.root) == ("28.5.2", "/d")
-    assert set(state.containers) == {"vllm_llama_gpu0_0"}
+    assert set(state.containers) == {"vllm_qwen_gpu2"}
     assert state.images == {"vllm/vllm-openai:v0.19.1": "sha256:33", "nginx:1": ""}
 
 
