@@ -14,7 +14,7 @@ from rich.console import Console
 from stoker.description import CannotStart, Description, read
 from stoker.endpoints.check import checks
 from stoker.endpoints.endpoint import Endpoints, NoEndpoints, find
-from stoker.endpoints.formats import Format, text
+from stoker.endpoints.formats import OURS, Format, text
 from stoker.endpoints.inside import Container
 from stoker.smoke.plan import Plan
 from stoker.smoke.report import show
@@ -86,6 +86,15 @@ def _neighbour(described: Description, found: Endpoints) -> str:
     return f"{names[0]}@{host.name}"
 
 
+def _is_ours(path: Path, content: str) -> bool:
+    """Does it begin as what is to be written, with the line that says who wrote it? JSON has no place for such a line."""
+    first = content.partition("\n")[0]
+    try:
+        return OURS in first and path.read_text(encoding="utf-8").startswith(first)
+    except (OSError, ValueError):
+        return False
+
+
 def _write(path: Path, content: str, found: Endpoints) -> None:
     """Private from the first byte, and whole or not at all. Raises NoEndpoints."""
     wanted = [endpoint.key for endpoint in found.endpoints if endpoint.key]
@@ -96,6 +105,8 @@ def _write(path: Path, content: str, found: Endpoints) -> None:
             f"${missing[0]} holds none of the gateway's keys. The gateway keeps only their hashes: export the key "
             f"that was printed when it was made, or make one (`stoker key new NAME`) and deploy."
         )
+    if path.exists() and not _is_ours(path, content):
+        raise NoEndpoints(f"{path} exists, and `stoker endpoints` did not write it: remove it, or name another file.")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -18,6 +18,9 @@ from stoker.endpoints.endpoint import Endpoint, Endpoints, unique
 Format = Literal["env", "sh", "spring", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+#: In the first line of what has comments.
+OURS = "Written by `stoker endpoints`"
+
 #: OpenAI's clients refuse to start without any key.
 NO_KEY = "unused"
 
@@ -62,7 +65,7 @@ def _key(endpoint: Endpoint, clear: bool) -> str:
 
 def _head(found: Endpoints) -> str:
     place = f"containers in the network {found.network} on {found.host}" if found.network else "clients"
-    lines = [f"Written by `stoker endpoints` for {place}.", *found.notes]
+    lines = [f"{OURS} for {place}.", *found.notes]
     return "".join(f"# {line}\n" for line in lines)
 
 

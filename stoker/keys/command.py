@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stoker.keys.make import line_of, new_key
+from stoker.spec.gateway_access import RESERVED_NAMES
 
 BAD_INPUT = 3
 _NAME = r"[a-z0-9][a-z0-9_-]{0,31}"
@@ -49,6 +50,8 @@ def _print_line(name: str, key: str) -> None:
 def _check(name: str) -> None:
     if not re.fullmatch(_NAME, name):
         _end(f"{name!r} is no name of a key: lower-case letters, digits, and _ - after the first sign, at most 32")
+    if name in RESERVED_NAMES:
+        _end(f"{name} is a word of nginx's own; give the key another name")
 
 
 def _end(message: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -27,3 +29,13 @@ def as_keyboard_interrupt() -> None:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+
+
+@contextmanager
+def plain_ctrl_c() -> Iterator[None]:
+    """Python's own way while a question waits for its answer: that lets no other greenlet run, so nothing could be thrown into it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from stoker.description import CannotStart, Description, read
 from stoker.facts.probe import script
 from stoker.facts.state import parse
+from stoker.models.card import Cards
+from stoker.operate.awaited import awaited
 from stoker.operate.contact import Contact
-from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt, plain_ctrl_c
 from stoker.operate.places import Place, UnknownName, named
 from stoker.operate.restart import carry_out, planned
 from stoker.ready import Board, Outcome, Target, wait_ready
@@ -21,7 +25,6 @@ from stoker.run.runner import confirmed
 from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet
 from stoker.steps.questions import questions
-from stoker.steps.waiting import unproven
 
 NOT_STARTED = 3
 
@@ -52,7 +55,7 @@ def restart(inventory: Path, overlays: Sequence[str], names: Sequence[str], *, y
     except AccessError as error:
         print(f"{error.reason}; {error.remedy}. Nothing was changed.", file=sys.stderr)
         return NOT_STARTED
-    except KeyboardInterrupt:  # before anything was begun
+    except (KeyboardInterrupt, click.Abort):  # before anything was begun
         return INTERRUPTED
     finally:
         contact.close()
@@ -60,7 +63,7 @@ def restart(inventory: Path, overlays: Sequence[str], names: Sequence[str], *, y
 
 def _restart(described: Description, places: Sequence[Place], contact: Contact, yes: bool, limit_seconds: int) -> int:
     """Raises AccessError as long as nothing has been changed."""
-    targets = {place.name: _target(described.fleet, place, contact.run) for place in places}
+    targets = {place.name: _target(described.fleet, described.cards, place, contact.run) for place in places}
     absent = [name for name, target in targets.items() if target is None]
     if absent:
         print(f"{', '.join(absent)}: there is no such container; `stoker deploy` makes it.", file=sys.stderr)
@@ -69,7 +72,9 @@ def _restart(described: Description, places: Sequence[Place], contact: Contact, 
     print("Restart, one after the other:")
     for step in steps:
         print(f"  - {step}")
-    if not yes and not confirmed():
+    with plain_ctrl_c():
+        agreed = yes or confirmed()
+    if not agreed:
         return NOT_STARTED
     board = Board()
 
@@ -82,12 +87,11 @@ def _restart(described: Description, places: Sequence[Place], contact: Contact, 
     return carry_out(steps, contact.run, lambda place: _start(contact, place), ready, limit_seconds)
 
 
-def _target(fleet: Fleet, place: Place, run: Run) -> Target | None:
-    """What to wait for; None where there is no container."""
+def _target(fleet: Fleet, cards: Cards, place: Place, run: Run) -> Target | None:
+    """What to wait for; None where there is no container. Raises AccessError, also for what keeps the engine from starting."""
     state = parse(run(place.host, script(questions(fleet, place.host))).splitlines())
-    if place.container not in state.containers:
-        return None
-    return unproven(place.host, state, (place.container,), everything=True)[0]
+    targets = awaited(place.host, state, cards, (place.container,), everything=True)
+    return targets[0] if place.container in state.containers else None
 
 
 def _start(contact: Contact, place: Place) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from stoker.description import CannotStart, Description, read
 from stoker.facts.probe import script
 from stoker.facts.state import parse
+from stoker.operate.awaited import awaited
 from stoker.operate.contact import Contact
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import UnknownName, every, named
@@ -18,9 +19,7 @@ from stoker.ready import Board, Outcome, wait_ready
 from stoker.ready.limits import limits_of
 from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Host
-from stoker.steps.informed import informed
 from stoker.steps.questions import questions
-from stoker.steps.waiting import unproven
 
 DONE, FAILED, NOT_STARTED = 0, 1, 3
 
@@ -82,6 +81,13 @@ def report(found: Sequence[Waited]) -> int:
 def _wanted(described: Description, names: Collection[str]) -> Mapping[str, list[str]]:
     """Host -> the instances that are meant there; all of them when none is named. Raises UnknownName."""
     places = named(described.fleet, names) if names else every(described.fleet)
+    gateways = [place.name for place in places if place.instance is None]
+    if names and gateways:
+        raise UnknownName(f"{', '.join(gateways)}: a gateway loads nothing that could be waited for; name instances.")
+    hosts = {host.name for host in described.hosts}
+    elsewhere = [place.name for place in places if place.host.name not in hosts]
+    if names and elsewhere:
+        raise UnknownName(f"{', '.join(elsewhere)}: not on the hosts that --limit names.")
     wanted: dict[str, list[str]] = {}
     for place in places:
         if place.instance:
@@ -93,11 +99,9 @@ def _wait_on(described: Description, host: Host, names: Collection[str], contact
     """Never raises for a host that cannot be asked."""
     try:
         state = parse(contact.run(host, script(questions(described.fleet, host))).splitlines())
+        targets = awaited(host, state, described.cards, names)
     except AccessError as error:
         return Waited(host, f"{error.reason}; {error.remedy}")
-    if state.docker_error:
-        return Waited(host, f"Docker does not answer: {state.docker_error}")
-    targets = informed(unproven(host, state, names), host, described.cards, state)
     if not targets:
         return Waited(host)
     return Waited(host, outcomes=wait_ready(contact.executing(host), targets, board, limits=limits_of(host.settings)))

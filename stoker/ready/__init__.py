@@ -11,7 +11,7 @@ from stoker.ready.board import Board
 from stoker.ready.diagnosis import Diagnosis
 from stoker.ready.outcome import Outcome, Verdict
 from stoker.ready.phase import Phase, Progress
-from stoker.ready.stamp import is_proven, parse_stamps, read_stamps_fragment
+from stoker.ready.stamp import is_proven
 from stoker.ready.target import Target
 from stoker.ready.wait import ConnectionLost, RunResult, wait_ready
 
@@ -26,7 +26,5 @@ __all__ = [
     "Target",
     "Verdict",
     "is_proven",
-    "parse_stamps",
-    "read_stamps_fragment",
     "wait_ready",
 ]

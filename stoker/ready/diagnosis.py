@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stoker.ready.failure import NOTHING, Clues, Failure, Known, release_of
 from stoker.ready.failures_gpu import GPU_FAILURES
@@ -18,6 +18,7 @@ from stoker.ready.failures_model import MODEL_FAILURES
 from stoker.ready.failures_ollama import OLLAMA_FAILURES
 from stoker.ready.failures_vllm import VLLM_FAILURES
 from stoker.ready.logtext import LogLine, log_lines
+from stoker.ready.shown_line import without_secrets
 
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
@@ -89,7 +90,18 @@ def diagnose(engine: str, lines: Sequence[LogLine], known: Known = NOTHING) -> D
     Returns the row of the first matching line; without one, the first exception as an unknown failure; without one,
     the first matching hint (vLLM's warnings count as hints: many starts that succeed print some); without one, the first
     line that is an error; None when there is no error at all. `known` makes numbers exact and chooses among rows of one text.
+    What looks like a secret in the lines is not in the diagnosis.
     """
+    found = _first(engine, lines, known)
+    return found and replace(
+        found,
+        cause=without_secrets(found.cause),
+        remedy=without_secrets(found.remedy),
+        evidence=without_secrets(found.evidence),
+    )
+
+
+def _first(engine: str, lines: Sequence[LogLine], known: Known) -> Diagnosis | None:
     rows = _for_release(engine, release_of(engine, known.image))
     causes = [row for row in rows if not (row.sign or row.ordinary)]
     clues = Clues(lines, known)

@@ -75,8 +75,6 @@ class Container:
     started_at: str
     out_of_memory: bool
     error: str
-    restart_policy: str
-    health: str = ""
     pid: int = 0
     log_path: str = ""
     image: str = ""
@@ -118,10 +116,14 @@ def unix_time(docker_time: str, shift: float = 0.0) -> str:
     return f"{moment + float('0.' + (rest[:6] or '0')) + shift:.6f}"
 
 
+#: No question takes so long (Question.seconds), and no start's answer is of use for so long.
+_FORGOTTEN_MINUTES = 60
+
 # Asks one question beside the looks; $1 file stem, $2 seconds, $3 url, $4 body, $5 url to GET afterwards or "", $6 how often
 # $7 stands in the place of @@ in the body.
+# Two that watch may ask at once, so it writes to files of its own until its answer is whole.
 _ASK_JOB = f"""
-rm -f "$1.body" "$1.then"
+p=$1.$$
 fill() {{
   [ "$3" -gt 0 ] || {{ printf '%s' "$1"; return; }}
   i=0
@@ -129,11 +131,13 @@ fill() {{
   while [ "$i" -lt "$3" ]; do printf '%s' "$2"; i=$((i + 1)); done
   printf '%s' "${{1#*{FILL}}}"
 }}
-fill "$4" "$7" "$6" | {_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary @- -o "$1.body" \
- -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$3" >"$1.code" 2>/dev/null
-[ -z "$5" ] || {_CURL} --max-time 10 -o "$1.then" "$5" 2>/dev/null
-mv "$1.code" "$1.done"
-rm -f "$1.busy"
+fill "$4" "$7" "$6" | {_CURL} --max-time "$2" -H 'Content-Type: application/json' --data-binary @- -o "$p.body" \
+ -w '%{{http_code}} %{{time_total}} %{{errormsg}}' "$3" >"$p.code" 2>/dev/null
+[ -z "$5" ] || {_CURL} --max-time 10 -o "$p.then" "$5" 2>/dev/null
+rm -f "$1.body" "$1.then"
+for e in body then; do [ ! -e "$p.$e" ] || mv "$p.$e" "$1.$e"; done
+mv "$p.code" "$1.done"
+[ "$(cat "$1.busy" 2>/dev/null)" != $$ ] || rm -f "$1.busy"
 """.strip()
 
 # setsid: sudo gives the script a terminal of its own on newer systems, and its end would end the job.
@@ -144,7 +148,7 @@ ask() {{
   [ -e "$f.busy" ] && kill -0 "$(cat "$f.busy" 2>/dev/null)" 2>/dev/null && return
   [ -e "$f.done" ] && return  # it ended while we looked
   mkdir -p "$D"
-  rm -f "$D/${{1%.*}}".*
+  find "$D" -type f -mmin +{_FORGOTTEN_MINUTES} -exec rm -f {{}} + 2>/dev/null  # of starts that nobody watches any more
   setsid sh -c {shlex.quote(_ASK_JOB)} ask "$f" "$2" "$3" "$4" "$5" "$6" "$7" </dev/null >/dev/null 2>&1 &
   echo $! >"$f.busy"
   new="$new $f.done"
@@ -367,8 +371,6 @@ def _container(part: _Parts) -> Container | None:
             started_at=str(state["StartedAt"]),
             out_of_memory=bool(state.get("OOMKilled")),
             error=str(state.get("Error") or ""),
-            restart_policy=str(((raw.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"),
-            health=str((state.get("Health") or {}).get("Status") or ""),
             pid=int(state.get("Pid") or 0),
             log_path=str(raw.get("LogPath") or ""),
             image=str((raw.get("Config") or {}).get("Image") or ""),

@@ -33,10 +33,6 @@ class Question:
     tokens: int = 0
 
     @property
-    def full_body(self) -> str:
-        return self.body.replace(FILL, self.filler * self.repeat) if self.repeat else self.body
-
-    @property
     def what(self) -> str:
         """For the view, behind "asked for a first answer"."""
         return f"warming up with {self.tokens} tokens" if self.tokens else ""

@@ -10,11 +10,12 @@ from stoker.ready.logtext import log_lines
 _SECRETS = (
     (
         re.compile(
-            r"""(?i)((?:api[_-]?keys?|(?<![a-z])tokens?|password|secret)['"]?\s*[:=]\s*)(\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,}]+)"""
+            r"""(?i)((?:api[_-]?keys?|(?<![a-z])token|(?<![a-z_])tokens|password|secret)['"]?\s*[:=]\s*)(\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,}]+)"""
         ),
         r"\1***",
     ),
-    (re.compile(r"(?i)(bearer\s+)\S+"), r"\1***"),
+    (re.compile(r"(?i)((?:bearer|authorization:\s*[a-z]+)\s+)\S+"), r"\1***"),
+    (re.compile(r"(--(?:api-key|hf-token)[ =])\S+"), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "***"),
     (re.compile(r"(://)[^/\s:@]*:[^/\s@]*@"), r"\1***@"),
 )

@@ -7,7 +7,7 @@ start has answered and the next deploy has nothing to wait for. A restart change
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 STAMP_DIRECTORY = "/var/lib/stoker/ready"
 
@@ -19,27 +19,6 @@ def stamp_text(container_id: str, started_at: str) -> str:
 def is_proven(container_id: str, started_at: str, stamp: str) -> bool:
     """Was this start (Docker's full Id and State.StartedAt) proven? `stamp` is the file's text, "" when absent."""
     return bool(container_id) and stamp.strip() == stamp_text(container_id, started_at)
-
-
-def read_stamps_fragment(containers: Iterable[str], directory: str = STAMP_DIRECTORY) -> str:
-    """A line of POSIX sh that prints "stamp <container> <id> <StartedAt>" for each container that has a stamp."""
-    names = " ".join(shlex.quote(name) for name in containers)
-    if not names:
-        return ":"
-    return (
-        f"for c in {names}; do [ -r {shlex.quote(directory)}/$c ] && "
-        f'read -r i s <{shlex.quote(directory)}/$c && printf "stamp %s %s %s\\n" "$c" "$i" "$s"; done; :'
-    )
-
-
-def parse_stamps(output: str) -> dict[str, str]:
-    """Stamps by container name from the output of `read_stamps_fragment`; other lines are ignored."""
-    stamps: dict[str, str] = {}
-    for line in output.splitlines():
-        match line.split():
-            case ["stamp", name, container_id, started_at]:
-                stamps[name] = stamp_text(container_id, started_at)
-    return stamps
 
 
 def write_stamps_fragment(stamps: Mapping[str, str], directory: str = STAMP_DIRECTORY) -> str:

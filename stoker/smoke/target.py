@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from stoker.keys.make import hash_of
 from stoker.smoke.curl import Key
-from stoker.spec.fleet import Fleet, Host
+from stoker.spec.fleet import Fleet, Host, at
 from stoker.spec.gateway import Gateway, Kind, Pool
 from stoker.spec.instance import Instance
 from stoker.spec.settings import OllamaModel
@@ -73,7 +73,7 @@ class Entrance:
     def connect(self) -> str:
         """``address:port`` of this very gateway, where its URL has a name that may lead elsewhere."""
         tls = self.gateway.tls
-        return _at(self.host.address, self.gateway.tls_port or 0) if tls and tls.domain else ""
+        return at(self.host.address, self.gateway.tls_port or 0) if tls and tls.domain else ""
 
     @property
     def key(self) -> Key | None:
@@ -87,18 +87,14 @@ class Entrance:
 
 
 def base_url(address: str, port: int) -> str:
-    return f"http://{_at(address, port)}"
+    return f"http://{at(address, port)}"
 
 
 def gateway_url(host: Host, gateway: Gateway) -> str:
     """Where clients reach it: by HTTPS if it speaks that."""
     if gateway.tls is None or gateway.tls_port is None:
         return base_url(host.address, gateway.port)
-    return f"https://{_at(gateway.tls.domain or host.address, gateway.tls_port)}"
-
-
-def _at(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"https://{at(gateway.tls.domain or host.address, gateway.tls_port)}"
 
 
 def members(fleet: Fleet) -> list[Member]:

@@ -21,6 +21,11 @@ class HostDescription(Spec):
     address: str | None = None
 
 
+def at(address: str, port: int) -> str:
+    """``address:port``, an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 @dataclass(frozen=True)
 class Host:
     """One host of the fleet, validated."""

@@ -19,6 +19,9 @@ KeyName = Annotated[
     form(r"^[a-z0-9][a-z0-9_-]{0,31}$", "at most 32 signs: lower-case letters, digits, and _ - after the first sign"),
 ]
 
+#: Words of nginx's own in a map of names (ngx_http_map_module).
+RESERVED_NAMES = frozenset({"default", "hostnames", "include", "volatile"})
+
 #: SHA-256 of nothing: a client that sends an empty key must not be let in by a slip of the shell.
 _EMPTY = hashlib.sha256().hexdigest()
 
@@ -49,6 +52,13 @@ class Key(Spec):
     limits: ClientLimits | None = None
     #: Opens Ollama's own management too.
     admin: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value in RESERVED_NAMES:
+            raise ValueError(f"{value} is a word of nginx's own; give the key another name")
+        return value
 
     @field_validator("sha256")
     @classmethod

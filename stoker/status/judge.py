@@ -170,7 +170,6 @@ def why(engine: str, container: Container, said: Said) -> Diagnosis | None:
         started_at=container.started_at,
         out_of_memory=bool(end and end.out_of_memory),
         error=end.error if end else "",
-        restart_policy=container.restart,
     )
     return death_diagnosis(engine, ended, code, log)
 

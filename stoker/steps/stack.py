@@ -10,7 +10,7 @@ from stoker.facts.state import HostState
 from stoker.render.compose import Service, compose_file, services, stack_directory
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, Member, render_gateway
 from stoker.render.gateway_protection import tls_volume
-from stoker.spec.fleet import Fleet, Host
+from stoker.spec.fleet import Fleet, Host, at
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
@@ -35,7 +35,7 @@ def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
                 pool=pool,
                 engine=members[0][1].engine,
                 members=tuple(
-                    Member(member_name(fleet, host, instance), f"{host.address}:{instance.port}")
+                    Member(member_name(fleet, host, instance), at(host.address, instance.port))
                     for host, instance in members
                 ),
                 aliases=model.aliases if isinstance(model, HubModel) else (),

@@ -295,6 +295,12 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert dotenv(tmp_path, file.read_text())["QWEN_API_KEY"] == key
     assert [one.name for one in tmp_path.iterdir() if "secret" in one.name] == ["secret.env"]
+    again = stoker("--group-data", str(overlay), "--with-key", str(file), STOKER_KEY=key)
+    assert again.code == 0, str(again)
+    file.write_text("MINE=1\n")
+    refused = stoker("--group-data", str(overlay), "--with-key", str(file), STOKER_KEY=key)
+    assert (refused.code, file.read_text()) == (3, "MINE=1\n"), str(refused)
+    assert "`stoker endpoints` did not write it" in refused.err
 
 
 @pytest.mark.parametrize(

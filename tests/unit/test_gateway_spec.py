@@ -144,6 +144,7 @@ def test_all_clashes_are_named_at_once() -> None:
         ({"keys": [{**KEY, "sha256": hashlib.sha256(b"").hexdigest()}]}, "the hash of an empty key"),
         ({"keys": [{**KEY, "name": "Team A"}]}, "keys.0.name"),
         ({"keys": [{**KEY, "name": "-"}]}, "keys.0.name"),
+        ({"keys": [{**KEY, "name": "default"}]}, "default is a word of nginx's own"),
         ({"keys": [KEY, {**KEY, "sha256": "b" * 64}]}, "2 keys have the name team-a"),
         ({"keys": [KEY, {**KEY, "name": "team-b"}]}, "team-a and team-b are the same key"),
         ({"keys": [{**KEY, "key": "sk-the-key-itself"}]}, "keys.0.key: Extra inputs"),

@@ -49,6 +49,7 @@ def test_a_key_that_exists() -> None:
     [
         (["new", "Team A"], "", "is no name of a key"),
         (["new", "-x-"], "", ""),
+        (["new", "include"], "", "a word of nginx's own"),
         (["hash", "team-a"], "", "at least 24 signs"),
         (["hash", "team-a"], "short\n", "at least 24 signs"),
         (["hash", "team-a"], "a long key with spaces in it 0123456789\n", "at least 24 signs"),

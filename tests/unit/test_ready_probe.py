@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from stoker.ready.probe import (
     without_frames,
 )
 from stoker.ready.question import question
-from stoker.ready.stamp import is_proven, parse_stamps, read_stamps_fragment, stamp_text
+from stoker.ready.stamp import is_proven, stamp_text
 from stoker.ready.target import Target
 
 STARTED = "2026-11-20T10:00:00.123456789Z"
@@ -95,7 +96,7 @@ def test_states_of_a_running_a_loading_and_a_missing_container(
     a, b, c = seen.instances
     assert a.container
     assert a.code == 200
-    assert (a.container.status, a.container.started_at, a.container.restart_policy) == ("running", STARTED, "always")
+    assert (a.container.status, a.container.started_at) == ("running", STARTED)
     assert b.container
     assert b.code == 0
     assert (b.container.status, b.container.exit_code, b.container.restarts) == ("restarting", 1, 3)
@@ -185,6 +186,27 @@ def test_a_slow_first_answer_comes_with_a_later_look(tmp_path: Path, docker: Fak
     assert [path for path, _ in engine.asked].count("POST /api/embed") == 1
 
 
+def test_whoever_watches_anew_takes_no_half_answer(tmp_path: Path, docker: FakeDocker, engine: FakeEngine) -> None:
+    """A watch that asks its first question again leaves the second one of the watch before it alone."""
+    engine.answers = {"GET /health": (200, ""), "POST /v1/completions": (200, {"choices": [{"text": "new"}]})}
+    target = vllm(engine.port)
+    docker.containers[target.container] = inspect_json(target.container)
+    shell = Shell(tmp_path, docker)
+    first, second = asking(target), replace(asking(target), start=start_key("id-of-" + target.container, "second"))
+    engine.hold = threading.Event()
+    assert shell(second).instances[0].answer is None
+    engine.hold.set()  # a new watch begins while that one is under way
+    (seen,) = shell(first).instances
+    assert seen.answer
+    assert seen.answer.code == 200
+    limit = time.monotonic() + 20
+    while (seen := shell(second).instances[0]).answer is None and time.monotonic() < limit:
+        pass
+    assert seen.answer
+    assert (seen.answer.code, "new" in seen.answer.body) == (200, True)
+    assert [path for path, _ in engine.asked].count("POST /v1/completions") == 2
+
+
 def test_an_answer_of_an_older_start_is_not_taken(tmp_path: Path, docker: FakeDocker, engine: FakeEngine) -> None:
     engine.answers = {"GET /health": (200, ""), "POST /v1/completions": (200, {"choices": [{"text": "new"}]})}
     target = vllm(engine.port)
@@ -193,6 +215,8 @@ def test_an_answer_of_an_older_start_is_not_taken(tmp_path: Path, docker: FakeDo
     run.mkdir()
     (run / f"{target.container}.0123456789abcdef.done").write_text("200 0.1 ")
     (run / f"{target.container}.0123456789abcdef.body").write_text('{"choices": [{"text": "old"}]}')
+    for file in run.iterdir():
+        os.utime(file, (0, 0))
     (seen,) = Shell(tmp_path, docker)(asking(target)).instances
     assert seen.answer
     assert "new" in seen.answer.body
@@ -203,14 +227,11 @@ def test_stamps_are_written_read_and_compared(tmp_path: Path, docker: FakeDocker
     target = vllm(free_port())
     docker.containers[target.container] = inspect_json(target.container)
     Shell(tmp_path, docker)(Look(target), stamps={target.container: stamp_text("abc", STARTED)})
-    names = [target.container, "vllm_never_seen"]
-    fragment = read_stamps_fragment(names, str(tmp_path / "stamps"))
-    done = subprocess.run(["/bin/sh", "-ec", fragment], capture_output=True, text=True, check=True)
-    stamps = parse_stamps("other output\n" + done.stdout)
-    assert stamps == {target.container: f"abc {STARTED}"}
-    assert is_proven("abc", STARTED, stamps[target.container])
-    assert not is_proven("abc", "2026-11-20T11:00:00Z", stamps[target.container])
-    assert not is_proven("def", STARTED, stamps[target.container])
+    stamp = (tmp_path / "stamps" / target.container).read_text()
+    assert stamp == f"abc {STARTED}\n"
+    assert is_proven("abc", STARTED, stamp)
+    assert not is_proven("abc", "2026-11-20T11:00:00Z", stamp)
+    assert not is_proven("def", STARTED, stamp)
     assert not is_proven("abc", STARTED, "")
 
 

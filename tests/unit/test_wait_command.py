@@ -34,19 +34,19 @@ class Hosts:
         self.asked: list[str] = []
         self.unreachable: set[str] = set()
         self._fleet = make_fleet()
-        described = Description(None, self._fleet, Cards(), list(self._fleet.hosts))
-        monkeypatch.setattr(command, "read", lambda *_: described)
-        self._states: dict[str, HostState] = {host.name: converged(self._fleet, host) for host in self._fleet.hosts}
+        self.described = Description(None, self._fleet, Cards(), list(self._fleet.hosts))
+        monkeypatch.setattr(command, "read", lambda *_: self.described)
+        self.states: dict[str, HostState] = {host.name: converged(self._fleet, host) for host in self._fleet.hosts}
         monkeypatch.setattr(command, "logins", lambda inventory: {host.name: host.name for host in self._fleet.hosts})
         monkeypatch.setattr(contact, "Shell", self._shell)
         monkeypatch.setattr(command, "as_keyboard_interrupt", lambda: None)
-        monkeypatch.setattr(command, "parse", lambda lines: self._states[lines[0]])
+        monkeypatch.setattr(command, "parse", lambda lines: self.states[lines[0]])
 
     def unproven(self, host: str, *names: str) -> None:
         """These were started anew since they last answered."""
-        state = self._states[host]
+        state = self.states[host]
         anew = {name: replace(state.containers[name], started_at="2026-11-20T10:00:00.123456789Z") for name in names}
-        self._states[host] = replace(state, containers={**state.containers, **anew})
+        self.states[host] = replace(state, containers={**state.containers, **anew})
 
     def _shell(self, name: Any) -> Any:
         hosts = self
@@ -116,6 +116,39 @@ def test_an_unknown_name_is_no_start(hosts: Hosts, capsys: pytest.CaptureFixture
     assert command.wait(INVENTORY, instances=["vllm_qwen"]) == 3
     assert "No host has vllm_qwen; there are vllm_llama_gpu0_0, " in capsys.readouterr().err
     assert not hosts.asked
+
+
+@pytest.mark.parametrize(
+    ("names", "limit", "said"),
+    [
+        (["bge_nginx"], [], "bge_nginx: a gateway loads nothing"),
+        ([QWEN], [EMBEDDING], f"{QWEN}: not on the hosts that --limit names"),
+    ],
+)
+def test_what_could_not_be_waited_for_is_no_start(
+    hosts: Hosts, names: list[str], limit: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if limit:
+        hosts.described.hosts[:] = [host for host in hosts.described.hosts if host.name in limit]
+    assert command.wait(INVENTORY, limit=limit, instances=names) == 3
+    assert said in capsys.readouterr().err
+    assert not hosts.asked
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gpu_error": "No devices were found", "gpus": []}, f"{LLM}: its cards are gone: No devices were found"),
+        ({"gpus": []}, f"{LLM}: GPU 0, GPU 1, GPU 2 is not there"),
+        ({"docker_error": "Cannot connect"}, f"{LLM}: Docker does not answer: Cannot connect"),
+    ],
+)
+def test_a_host_whose_engines_cannot_come_up(
+    hosts: Hosts, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.states[LLM] = replace(hosts.states[LLM], **change)
+    assert command.wait(INVENTORY) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_an_interrupt_says_how_to_go_on(
