@@ -58,7 +58,7 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
         run.planned.setdefault(host_name, []).append(
             Action(f"wait until {names} answer{'s' if len(waiting) == 1 else ''}")
         )
-    yield FunctionCommand(_wait, (run, waiting), {})
+    yield FunctionCommand(_wait, (run, waiting, found), {})
 
 
 def _bring_back_gpus(described: Host, found: HostState, run: Session) -> HostState:
@@ -87,7 +87,7 @@ def _gone(state: Any, host: Any, reason: str) -> bool:
     return False
 
 
-def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
+def _wait(state: Any, host: Any, run: Session, targets: list[Target], found: HostState) -> bool:
     shell = shell_on(host)
 
     def execute(script: str) -> RunResult:
@@ -101,14 +101,14 @@ def _wait(state: Any, host: Any, run: Session, targets: list[Target]) -> bool:
         if not outcome.ok:
             for line in outcome.report().splitlines():
                 host.log(line, log_func=logger.error)
-    for small, words in _read_back(run, host, {outcome.target.name for outcome in outcomes if outcome.ok}):
+    for small, words in _read_back(run, host, found, {outcome.target.name for outcome in outcomes if outcome.ok}):
         host.log(words, log_func=logger.info if small else logger.warning)
     return all(outcome.ok for outcome in outcomes)
 
 
-def _read_back(run: Session, host: Any, names: set[str]) -> Iterator[tuple[bool, str]]:
-    """What the engines' logs say of their memory, beside what was predicted."""
-    plans = plan_host(run.fleet.host(host.name), run.cards, current(host, run.fleet)).instances
+def _read_back(run: Session, host: Any, found: HostState, names: set[str]) -> Iterator[tuple[bool, str]]:
+    """What the engines' logs say of their memory, beside what was predicted for the cards that were found before."""
+    plans = plan_host(run.fleet.host(host.name), run.cards, found).instances
     predicted = {one.name: one.prediction for one in plans if one.prediction and one.name in names}
     if not predicted:
         return

@@ -11,7 +11,7 @@ from support.machine import GPU10, GPU65, HOSTS, INTERNET, Machine
 from support.project import CHECKOUT, Project, Served, changed, copy_to
 
 #: A simulated load that is long enough to be seen and short enough for many tests.
-LOAD_SECONDS = 1.5
+LOAD_SECONDS = 1.0
 
 _LAB_SECONDS = 600  # from nothing it downloads packages
 _DEPLOY_SECONDS = 180

@@ -44,23 +44,21 @@ class Drift:
 
 
 ROUNDS = {
-    "containers": [
+    "containers and what runs in them": [
         Drift(GPU10, "docker stop -t 5 vllm_qwen_gpu2", "Containers", "vllm_qwen_gpu2"),
         Drift(GPU10, "rm /opt/stoker/bin/fetch-model.py", "Directories"),
         Drift(GPU10, f"rm {_LARGEST}", "Model files"),
         Drift(GPU65, "docker rm -f ollama_bge_1", "Containers", "ollama_bge_1"),
+        Drift(GPU10, "docker rm -f vllm_nginx", "Containers", "vllm_nginx"),
+        Drift(GPU10, f"chmod 600 {COMPOSE}", "Stack files"),
+        Drift(GPU65, _OLD_CONFIGURATION, "Gateway configuration"),
+        Drift(GPU65, "docker restart -t 5 ollama_bge_0", READY, "ollama_bge_0"),
     ],
     "files": [
         Drift(GPU10, f"sed -i s/8192/4096/ {COMPOSE}", "Stack files"),
         Drift(GPU10, f"truncate -s 1000 {_LARGEST}", "Model files"),
         Drift(GPU65, f"echo '# edited' >>{NGINX}", "Stack files"),
         Drift(GPU65, "rm /etc/apt/sources.list.d/docker.sources", "Package sources"),
-    ],
-    "what runs": [
-        Drift(GPU10, "docker rm -f vllm_nginx", "Containers", "vllm_nginx"),
-        Drift(GPU10, f"chmod 600 {COMPOSE}", "Stack files"),
-        Drift(GPU65, _OLD_CONFIGURATION, "Gateway configuration"),
-        Drift(GPU65, "docker restart -t 5 ollama_bge_0", READY, "ollama_bge_0"),
     ],
 }
 

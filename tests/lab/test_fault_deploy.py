@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 from datetime import datetime
 
 import pytest
@@ -37,11 +38,19 @@ def cut_connections(host: Machine) -> None:
 
 
 def test_a_deploy_killed_at_any_point_is_finished_by_the_next(project: Project, gpu10: Machine, gpu65: Machine) -> None:
-    elsewhere = gpu65.containers()
+    """The host was rebuilt: refused by its new key, and accepted by the command that is printed then."""
+    elsewhere, written = gpu65.containers(), gpu65.written()
     rebuilt = run(str(ROOT / "lab/rebuild"), gpu10.name, seconds=120)
     assert rebuilt.code == 0, str(rebuilt)
     gpu10.set_load_seconds(1.5)
-    project.lab_run("sh", "-c", f"ssh-keygen -f ~/.ssh/known_hosts -R {gpu10.address}")
+    refused = project.deploy()
+    assert refused.code == NOT_STARTED, str(refused)
+    assert not gpu10.holds("test -e /opt/stoker")
+    assert gpu65.written() == written
+    command = re.search(r"ssh-keygen \S.*-R \S+", refused.err)
+    assert command, str(refused)
+    accepted = project.lab_run(*shlex.split(command.group()))
+    assert accepted.code == 0, str(accepted)
     for point, sign in POINTS.items():
         process = project.start("stoker", "deploy", "--yes")
         wait_for(point, functools.partial(gpu10.holds, f"{sign} >/dev/null 2>&1"), 120)

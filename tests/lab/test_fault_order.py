@@ -37,7 +37,7 @@ def restarts(host: Machine, names: tuple[str, ...]) -> set[str]:
 
 
 def test_twenty_times_both_engines_of_a_card_are_killed_at_once(gpu10: Machine) -> None:
-    gpu10.set_load_seconds(0.8)
+    gpu10.set_load_seconds(0.5)
     first = now(gpu10)
     # vLLM ends with exit code 0 when its engine process dies, and has to come back all the same.
     gpu10.sh(f"kill -9 $(docker top {QWEN} -eo pid,args | awk '/VLLM::EngineCore/ {{print $1}}')")

@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from stoker.ready.question import FILL, Question
+
 
 def frame(text: str, stream: int = 1) -> bytes:
     """A frame of Docker's log stream."""
     raw = text.encode()
     return bytes([stream, 0, 0, 0]) + len(raw).to_bytes(4, "big") + raw
+
+
+def full_body(question: Question) -> str:
+    """What the host sends: with the text that it repeats itself."""
+    return question.body.replace(FILL, question.filler * question.repeat) if question.repeat else question.body
 
 
 def inspect_json(

@@ -25,6 +25,7 @@ from double_processes import (
     start_vllm,
     wait_for,
 )
+from ready_fakes import full_body
 
 from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
 from stoker.ready.phase import Phase
@@ -43,7 +44,7 @@ def ask(target: Target, asked: Question | None = None) -> Judgement:
     """A request (the deciding one when it is left out) and its check, as the probe makes it."""
     asked = asked or question(target)
     headers = {"content-type": "application/json"}
-    answer = httpx.post(asked.url, content=asked.full_body, headers=headers, timeout=15)
+    answer = httpx.post(asked.url, content=full_body(asked), headers=headers, timeout=15)
     then = httpx.get(asked.then_url).text if asked.then_url else ""
     return judge(target, Answer(answer.status_code, 0.0, "", answer.text, then), asked)
 

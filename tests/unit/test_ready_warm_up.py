@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from ready_fakes import FakeDocker, FakeEngine, Scene, ScriptedHost, inspect_json
+from ready_fakes import FakeDocker, FakeEngine, Scene, ScriptedHost, full_body, inspect_json
 from support.fleet import Data, instances
 from support.states import bare, fleet_and_host
 
@@ -59,11 +59,11 @@ def test_the_short_request_that_decides_comes_last() -> None:
         # the first may load the model or compile; the longest is bounded
         assert warm[0].seconds == last.seconds
         assert warm[1].seconds <= 60
-    body = json.loads(questions(CHAT)[1].full_body)
+    body = json.loads(full_body(questions(CHAT)[1]))
     assert body["model"] == "llama3.1-8b"
     assert 4096 * 0.5 < len(body["prompt"].split()) < 4096
-    assert json.loads(questions(OLLAMA)[1].full_body)["input"].startswith(SENTENCE)
-    assert json.loads(questions(POOL)[1].full_body)["input"].startswith(SENTENCE)
+    assert json.loads(full_body(questions(OLLAMA)[1]))["input"].startswith(SENTENCE)
+    assert json.loads(full_body(questions(POOL)[1]))["input"].startswith(SENTENCE)
     assert all(len(one.body) < 300 for one in questions(CHAT)), "a long prompt is written on the host"
 
 
@@ -128,7 +128,7 @@ def test_the_host_writes_the_prompt_and_the_engine_gets_it_whole(tmp_path: Path)
             assert answer.code == 200
             posts = [body for what, body in engine.asked if what.startswith("POST")]
             assert len(posts) == step + 1
-            assert posts[-1] == one.full_body
+            assert posts[-1] == full_body(one)
             assert json.loads(posts[-1])["model"] == target.model
     finally:
         engine.stop()
