@@ -91,6 +91,13 @@ HOST_FAILURES: tuple[Failure, ...] = (
         numbers=_port,
     ),
     Failure(
+        id="left-behind",
+        pattern=re.compile(r"container's cgroup is not empty|unable to remove container's cgroup"),
+        cause="a process of the container's last run is left in its cgroup, and Docker cannot start it again",
+        remedy="deploy again, which makes the container anew (or docker rm -f it before); what is left shows in nvidia-smi if it holds a card",
+        source="runc 1.1 to 1.3 (libcontainer, Create), containerd 2.1",
+    ),
+    Failure(
         id="mount-failed",
         pattern=re.compile(r"error mounting \"?(?P<path>[^\" ]+)|bind source path does not exist: (?P<path2>\S+)"),
         cause="Docker could not mount {which} into the container",

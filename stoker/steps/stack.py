@@ -122,16 +122,38 @@ def container_actions(host: Host, stack: Stack, state: HostState, only: Collecti
             )
         )
     if reasons:
-        names = " ".join(map(shlex.quote, reasons))
-        compose = f"docker compose --ansi never --progress quiet -f {shlex.quote(compose_path(host, stack))}"
         found.append(
             Action(
                 "; ".join(reasons.values()),
-                f"{compose} up -d --no-deps --pull never {names}{_unpause(reasons, stack, state)}{_gateway_answers(reasons, stack)}",
+                f"{_up(host, stack, reasons, state)}{_unpause(reasons, stack, state)}{_gateway_answers(reasons, stack)}",
                 interrupts=", ".join(interrupted),
             )
         )
     return found
+
+
+#: What Docker, containerd and runc say of a stopped container of whose last run a process is left: it can never be started again.
+_LEFT_BEHIND = ("cgroup is not empty", "unable to remove container's cgroup")
+
+
+def _up(host: Host, stack: Stack, reasons: Collection[str], state: HostState) -> str:
+    """Bring the services up. Those that only had to be started are made anew when something of their last run is in the way."""
+    compose = f"docker compose --ansi never --progress quiet -f {shlex.quote(compose_path(host, stack))}"
+    up = f"{compose} up -d --no-deps --pull never"
+    names = " ".join(map(shlex.quote, reasons))
+    stopped = [
+        service.name
+        for service in services(host, stack, uuids(state))
+        if service.name in reasons and container_reason(service, state).startswith(_START)
+    ]
+    if not stopped:
+        return f"{up} {names}"
+    cases = "|".join(f'*"{words}"*' for words in _LEFT_BEHIND)
+    anew = f"{up} --force-recreate {' '.join(map(shlex.quote, stopped))} && {up} {names}"
+    return (
+        f'{{ said=$({up} {names} 2>&1); up=$?; test -z "$said" || printf \'%s\\n\' "$said"; '
+        f'case "$said" in {cases}) echo "made anew, because of what is left of the last run"; {anew};; *) (exit $up);; esac; }}'
+    )
 
 
 def _unpause(reasons: Collection[str], stack: Stack, state: HostState) -> str:
@@ -175,6 +197,9 @@ def forgotten(host: Host, state: HostState) -> list[Action]:
     ]
 
 
+_START = "start, it is"
+
+
 def container_reason(service: Service, state: HostState) -> str:
     """Why a container has to be touched; empty when it is as described."""
     container = state.containers.get(service.container)
@@ -188,7 +213,7 @@ def container_reason(service: Service, state: HostState) -> str:
     if image and container.image_id != image:
         return f"recreate, {service.image} is another image now"
     if container.status not in ("running", "restarting"):
-        return f"start, it is {container.status}"
+        return f"{_START} {container.status}"
     return ""
 
 

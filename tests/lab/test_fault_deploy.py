@@ -176,6 +176,21 @@ def test_an_engine_that_hangs_while_loading_ends_at_the_limit_without_progress(
     gpu10.sh(f"docker rm -f {QWEN}")  # it would hang on
 
 
+def test_a_container_of_whose_last_run_something_is_left_is_made_anew(project: Project, gpu10: Machine) -> None:
+    """A process in its cgroup that its own end does not end; Docker refuses to start such a container for ever."""
+    before = gpu10.containers()
+    gpu10.sh(
+        f"d=/sys/fs/cgroup$(tail -n 1 /proc/$(docker inspect -f '{{{{.State.Pid}}}}' {QWEN})/cgroup | cut -d : -f 3); "
+        f"sleep 120 >/dev/null 2>&1 & echo $! >$d/cgroup.procs; docker stop -t 5 {QWEN}"
+    )
+    assert not gpu10.holds(f"docker start {QWEN}")
+    done = project.deploy()
+    assert done.code == 0, str(done)
+    assert "made anew, because of what is left of the last run" in done.err
+    after = gpu10.containers()
+    assert {name for name in before if after[name] != before[name]} == {QWEN}
+
+
 def test_what_a_person_writes_reaches_the_engine_as_it_stands(project: Project, gpu10: Machine) -> None:
     """Whatever the shell, Compose and YAML make of such signs."""
     strange = "a 'b' \"c\" $d ${HOME} `e` \\f #g: {h} %i"

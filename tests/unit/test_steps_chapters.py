@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fleet import Data, instances
 from support.states import DRIVER, bare, converged, fleet_and_host, manifest, steps
+from support.stubs import Stubs
 
 from stoker.facts.paths import HOST_LOCKS
 from stoker.facts.state import Container, FileState, HostState
@@ -507,12 +509,44 @@ def test_compose_judges_the_compose_file() -> None:
 
 def test_only_what_differs_is_given_to_compose() -> None:
     fleet, host = fleet_and_host("llm")
+    containers = converged(fleet, host).containers
+    without = {name: one for name, one in containers.items() if name != "vllm_qwen_gpu2"}
+    (action,) = steps(fleet, host, replace(converged(fleet, host), containers=without))["containers"]
+    assert action.script == f"{COMPOSE_UP} vllm-qwen-gpu2"
+
+
+COMPOSE_UP = (
+    "docker compose --ansi never --progress quiet -f /opt/stoker/memoryx-hybrid/memoryx-hybrid.yaml "
+    "up -d --no-deps --pull never"
+)
+LEFT = "runc create failed: container's cgroup is not empty: 1 process(es) found"
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "calls"),
+    [
+        ("", 0, ["vllm-qwen-gpu2"]),
+        ("no such image", 1, ["vllm-qwen-gpu2"]),
+        (LEFT, 0, ["vllm-qwen-gpu2", "--force-recreate vllm-qwen-gpu2", "vllm-qwen-gpu2"]),
+    ],
+)
+def test_a_container_that_cannot_be_started_again_is_made_anew(
+    said: str, status: int, calls: list[str], tmp_path: Path
+) -> None:
+    fleet, host = fleet_and_host("llm")
     state = with_container("vllm_qwen_gpu2", status="exited")(host, converged(fleet, host))
     (action,) = steps(fleet, host, state)["containers"]
-    assert action.script == (
-        "docker compose --ansi never --progress quiet -f /opt/stoker/memoryx-hybrid/memoryx-hybrid.yaml "
-        "up -d --no-deps --pull never vllm-qwen-gpu2"
+    stubs = Stubs(tmp_path / "stubs")
+    mended = tmp_path / "mended"
+    stubs.add(
+        "docker",
+        f'echo "docker $*" >>{stubs.folder}/called.txt; case $* in *--force-recreate*) touch {mended};; esac; '
+        f'test -z "{said}" || test -e {mended} || {{ echo "{said}" >&2; exit 1; }}',
     )
+    done = stubs.run(action.script)
+    assert done.returncode == status, done
+    assert [call.removeprefix(f"{COMPOSE_UP} ") for call in stubs.called()] == calls
+    assert said in done.stdout
 
 
 def test_a_model_can_be_read_again_after_its_manifest_is_lost() -> None:
