@@ -181,7 +181,9 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
 
 
 def _replicas(name: str, given: Any) -> int:
-    if not isinstance(given, int) or given < 1:
+    if isinstance(given, str) and given.isdecimal():  # of a variable
+        given = int(given)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
         return 1
     if given > _MOST_REPLICAS:
         raise CannotImport(

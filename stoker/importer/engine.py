@@ -30,7 +30,9 @@ from stoker.spec.vllm import Argument
 #: Where models go when the file does not say where on the host they are.
 MODELS = {"vllm": "/data/models", "ollama": "/data/ollama_models"}
 
-_SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")
+#: A word of a variable's or an argument's name, and what an address with a password looks like.
+_SECRET = re.compile(r"(?:^|[_-])(?:TOKEN|API_?KEYS?|KEYS?|SECRETS?|PASS|PASSWD|PASSWORD|CREDENTIALS?)(?:[_-]|$)")
+_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +277,9 @@ def _arguments(
             found[name] = value
     for name, reason, remedy in vllm.problems_of(found, str(vllm.known()["version"])):
         if name in found:
-            notes.left_out(service.label, f"--{name} {found.pop(name)}", f"{reason}; {remedy}")
+            value = found.pop(name)
+            shown = "" if _SECRET.search(name.upper()) or _WITH_PASSWORD.search(str(value)) else f" {value}"
+            notes.left_out(service.label, f"--{name}{shown}", f"{reason}; {remedy}")
     return found
 
 
@@ -286,8 +290,8 @@ def _environment(service: Service, notes: Notes, one_card: bool) -> dict[str, st
             notes.corrected(service.label, f"{name} is gone", rules.VARIABLES[name.upper()])
         elif one_card and name in rules.ONE_CARD:
             notes.corrected(service.label, f"{name} is gone", rules.WHY_ONE_CARD)
-        elif _SECRET.search(name.upper()):
-            notes.left_out(service.label, name, "by its name it holds a secret, and secrets are never in group_data")
+        elif _SECRET.search(name.upper()) or _WITH_PASSWORD.search(str(value)):
+            notes.left_out(service.label, name, "it seems to hold a secret, and secrets are never in group_data")
         elif not _valid(EnvironmentName, name):
             notes.left_out(service.label, repr(name), "it is no name of a variable")
         else:

@@ -112,6 +112,9 @@ def import_files(sources: Sequence[Source], shipped: Shipped) -> Imported:
 def _sort(compose: Compose, host: _Host, shipped: Shipped, notes: Notes) -> None:
     """Each service of a file as what it is."""
     for service in compose.services:
+        if service.replicas == 0:
+            notes.left_out(service.label, "the whole service", "it has 0 replicas: it was switched off")
+            continue
         match role(service.image):
             case "vllm":
                 engine = vllm_engine(service, compose, shipped, notes)
@@ -142,10 +145,18 @@ def _general(service: Service, notes: Notes) -> None:
         )
     elif service.restart != "always":
         notes.corrected(service.label, f"{had} -> always", "a container comes back after a crash and a reboot")
-    if service.loopback and role(service.image) != "nginx":
+    if role(service.image) == "nginx":
+        if service.loopback:
+            notes.open(
+                service.label,
+                "its port was open to the host itself alone, and is open to the gateway's allowed_networks now",
+                'write allowed_networks = ["127.0.0.0/8"] into its gateway if something on the host stands before it',
+            )
+    elif service.loopback or not any(port for port, _ in service.ports):
+        whom = "the host itself" if service.loopback else "containers of its Compose network"
         notes.open(
             service.label,
-            "its port was open to the host itself alone, and is open to everybody now",
+            f"its port was open to {whom} alone, and is open to everybody now",
             'write firewall = "engines" into all.py: then only the host itself and the gateways reach it',
         )
     for key in service.others:

@@ -29,12 +29,24 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
 
 #: Directives that would be lost without a word.
 _LOST = {
-    "auth_basic": "give the gateway `keys` (stoker key new)",
     "ssl_certificate": "give the gateway `tls`, with the files' place on the host",
     "limit_req": "give the gateway `client_limits`",
     "limit_conn": "give the gateway `client_limits`",
-    "allow": "give the gateway `allowed_networks`",
 }
+
+_KEYS = "give the gateway `keys` (stoker key new), or whoever is in `allowed_networks` gets in without one"
+_NETWORKS = "give the gateway `allowed_networks`"
+#: Directives that kept somebody out.
+_PROTECTIONS = {
+    "auth_basic": _KEYS,
+    "auth_request": _KEYS,
+    "auth_jwt": _KEYS,
+    "allow": _NETWORKS,
+    "deny": _NETWORKS,
+}
+_NO_PROTECTION = {("auth_basic", "off"), ("auth_request", "off"), ("auth_jwt", "off"), ("allow", "all")}
+#: What an `if` asks that wants a key.
+_ASKS_FOR_KEY = re.compile(r"\$(?:http_authorization|http_x_api_key|http_api_key|arg_\w+|cookie_\w+)")
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,15 @@ def find(service: Service, compose: Compose, address: str, notes: Notes) -> Foun
         )
         return Found(service, compose, address, "nginx.conf", None)
     return Found(service, compose, address, files[0].name, read("\n".join(texts)))
+
+
+def _protections(nginx: Nginx) -> Iterator[tuple[str, str]]:
+    """What the configuration kept clients out by, and what does so instead."""
+    for directive, remedy in _PROTECTIONS.items():
+        if any((directive, *one.words) not in _NO_PROTECTION for one in nginx.tree.all(directive)):
+            yield directive, remedy
+    if any(_ASKS_FOR_KEY.search(" ".join(one.words)) for one in nginx.tree.all("if")):
+        yield "the `if` that asks for a key", _KEYS
 
 
 def _files(place: Path) -> list[Path]:
@@ -99,8 +120,10 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
             if re.search(pattern, found.nginx.text):
                 notes.corrected(name, what, why)
         for directive, remedy in _LOST.items():
-            if re.search(rf"^\s*{directive}\s", found.nginx.text, re.MULTILINE):
+            if any(found.nginx.tree.all(directive)):
                 notes.left_out(name, f"{directive} of {found.file}", remedy)
+        for directive, remedy in _protections(found.nginx):
+            notes.open(name, f"{directive} of {found.file} is gone", remedy)
     ports = [port for port, _ in found.service.ports if port]
     if not ports:
         notes.assumed(name, "port 11434", "the file publishes none")

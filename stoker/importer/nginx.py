@@ -42,6 +42,7 @@ class Nginx:
     upstreams: dict[str, tuple[str, ...]]
     locations: tuple[Location, ...]
     text: str
+    tree: Directive
 
 
 def read(text: str) -> Nginx:
@@ -51,7 +52,7 @@ def read(text: str) -> Nginx:
         for one in tree.all("upstream")
         if one.words
     }
-    return Nginx(upstreams, tuple(_locations(tree)), text)
+    return Nginx(upstreams, tuple(_locations(tree)), text, tree)
 
 
 def _locations(tree: Directive) -> Iterator[Location]:
