@@ -18,10 +18,13 @@ from datetime import datetime
 from pathlib import Path
 
 from stoker.description import CannotStart, read
+from stoker.facts.paths import HOST_LOCKS
+from stoker.operate.contact import Contact
 from stoker.ready.phase import Phase
+from stoker.ready.probe import unix_time
 from stoker.ready.spans import spans
 from stoker.render.compose import CACHE, MODEL_DATA
-from stoker.smoke.ssh import AccessError, Shell, logins
+from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
 from stoker.steps.stack import member_name
@@ -36,6 +39,8 @@ _COMMAND_SECONDS = 15.0
 #: For a stop with its grace period, and for compiled graphs that are moved.
 _LONG_SECONDS = 120.0
 _LAST_LINE = "stoker: engine answers"
+#: A container's first lines may be a little older than its StartedAt.
+_EARLIER_SECONDS = -0.2
 _WHOLE = "until it answers"
 
 
@@ -49,6 +54,8 @@ class Places:
 
     weights: str
     cache: str
+    lock: str  #: its (first) card's: whoever has it is the only one to write into the cache
+    turn_seconds: float = 600.0  #: for the load of a neighbour that has it
 
     @property
     def aside(self) -> str:
@@ -76,12 +83,10 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Ca
     print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")
     if not confirmed():
         return NOT_STARTED
-    shell = Shell(login)
+    contact = Contact({host.name: login})
     try:
         measured = measure(
-            instance.name,
-            host.settings.ready_timeout,
-            lambda command, seconds: shell.run(f"sh -c {shlex.quote(command)}", sudo=True, seconds=seconds),
+            instance.name, host.settings.ready_timeout, lambda command, seconds: contact.run(host, command, seconds)
         )
     except AccessError as error:
         print(f"{error.reason}; {error.remedy}", file=sys.stderr)
@@ -90,7 +95,7 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Ca
         print(error, file=sys.stderr)
         return FAILED
     finally:
-        shell.close()
+        contact.close()
     print(table(measured))
     return DONE
 
@@ -115,12 +120,25 @@ def measure(name: str, limit_seconds: float, run: Run) -> dict[str, dict[str, fl
     """
     where = places(name, json.loads(run(f"docker inspect {shlex.quote(name)}", _COMMAND_SECONDS))[0])
     try:
-        run(f"docker stop {shlex.quote(name)} && {without_caches(where)}", _LONG_SECONDS)
+        run(f"docker stop {shlex.quote(name)} && {{ {without_caches(where)}; }}", where.turn_seconds + _LONG_SECONDS)
         cold = _start(name, limit_seconds, run)
         run(f"docker stop {shlex.quote(name)}", _LONG_SECONDS)
         return {"cold": cold, "warm": _start(name, limit_seconds, run)}
     finally:
-        run(f"{caches_back(where)}; docker start {shlex.quote(name)}", _LONG_SECONDS)
+        _bring_back(name, where, run)
+
+
+def _bring_back(name: str, where: Places, run: Run) -> None:
+    """The instance runs, and its caches are in their place. Raises nothing, so that the first error is the one that is told."""
+    command = f"{caches_back(where)}; docker start {shlex.quote(name)}"
+    try:
+        run(command, where.turn_seconds + _LONG_SECONDS)
+    except AccessError as error:
+        print(
+            f"{name} may be stopped, and what was compiled for its card lies in {where.aside} ({error.reason}). On the host, as root:\n"
+            f"    {command}",
+            file=sys.stderr,
+        )
 
 
 def places(name: str, inspected: Mapping[str, object]) -> Places:
@@ -129,7 +147,10 @@ def places(name: str, inspected: Mapping[str, object]) -> Places:
     words = [str(word) for word in _list(inspected.get("Args"))]
     try:
         model = words[words.index("--weights") + 1]
-        return Places(f"{mounts[MODEL_DATA]}/{posixpath.relpath(model, MODEL_DATA)}", mounts[CACHE])
+        lock = posixpath.basename(words[words.index("--lock") + 1])
+        return Places(
+            f"{mounts[MODEL_DATA]}/{posixpath.relpath(model, MODEL_DATA)}", mounts[CACHE], f"{HOST_LOCKS}/{lock}"
+        )
     except (ValueError, IndexError, KeyError):
         raise NotMeasured(f"the container {name} is of an earlier version; deploy it first") from None
 
@@ -141,23 +162,35 @@ def _list(value: object) -> list[dict[str, str]]:
 def without_caches(where: Places) -> str:
     """Shell: the weights out of the page cache, the card's cache empty. Its directory stays, since neighbours have it mounted."""
     weights, cache, aside = map(shlex.quote, (where.weights, where.cache, where.aside))
-    return (
+    return _in_turn(
+        where,
         f"set -e; find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; ; "
-        f"mkdir -p {aside}; find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +"
+        f"mkdir -p {aside}; find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +",
+    )
+
+
+def _in_turn(where: Places, script: str) -> str:
+    """Shell: the same while no engine of the card loads."""
+    lock, seconds = shlex.quote(where.lock), f"{where.turn_seconds:.0f}"
+    return (
+        f"flock -w {seconds} -E 75 {lock} sh -c {shlex.quote(script)} || "
+        f"{{ s=$?; test $s -ne 75 || echo 'another engine of the card loads for more than {seconds} s' >&2; (exit $s); }}"
     )
 
 
 def caches_back(where: Places) -> str:
     """Shell: what was put aside is there again, beside what was compiled since."""
     cache, aside = map(shlex.quote, (where.cache, where.aside))
-    return f"if [ -d {aside} ]; then cp -an {aside}/. {cache}/ && rm -rf {aside}; fi"
+    return _in_turn(where, f"if [ -d {aside} ]; then cp -an {aside}/. {cache}/ && rm -rf {aside}; fi")
 
 
 def _start(name: str, limit_seconds: float, run: Run) -> dict[str, float]:
     """Start it, wait for its first answer, and read its log."""
     run(f"docker start {shlex.quote(name)}", _COMMAND_SECONDS)
     state = json.loads(run(f"docker inspect -f '{{{{json .State}}}}' {shlex.quote(name)}", _COMMAND_SECONDS))
-    logs = f"docker logs --timestamps --since {state['StartedAt']} {shlex.quote(name)} 2>&1"
+    logs = (
+        f"docker logs --timestamps --since {unix_time(state['StartedAt'], _EARLIER_SECONDS)} {shlex.quote(name)} 2>&1"
+    )
     end = time.monotonic() + limit_seconds
     while True:
         log = run(logs, _COMMAND_SECONDS)
@@ -169,10 +202,15 @@ def _start(name: str, limit_seconds: float, run: Run) -> dict[str, float]:
 
 
 def phases(log: str) -> dict[str, float]:
-    """Seconds by the words for the phase, and of the whole from its turn on the GPU on, from a log with Docker's times."""
+    """Seconds by the words for the phase, and of the whole from its turn on the GPU on, from a log with Docker's times.
+
+    Raises NotMeasured when its beginning is not there.
+    """
     lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in map(_stamped, log.splitlines())]
     lines = lines[: next(at for at, (_, text) in enumerate(lines) if text.startswith(_LAST_LINE)) + 1]
-    turn = next(when for when, text in lines if text.startswith("stoker: GPU lock taken"))
+    turn = next((when for when, text in lines if text.startswith("stoker: GPU lock taken")), None)
+    if turn is None:
+        raise NotMeasured("the log of the start has lost its first lines; raise log-opts max-size in daemon.json")
     found = {phase.words: seconds for phase, seconds in spans(lines).items() if phase is not Phase.SERVING}
     return {**found, _WHOLE: lines[-1][0] - turn}
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from support.fleet import make_fleet
 
+from stoker.facts.paths import HOST_LOCKS
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
 from stoker.run import load_time
+from stoker.smoke.ssh import AccessError
 
 QWEN = "vllm_qwen_gpu2"
 
@@ -73,6 +75,7 @@ class Host:
     said: list[str] = field(default_factory=list)
     #: What the card's cache holds at each start.
     at_start: list[set[str]] = field(default_factory=list)
+    lost_at: bool = False  #: it cannot be reached when all is put right
 
     @property
     def cache(self) -> Path:
@@ -95,7 +98,13 @@ class Host:
             return self.log
         if command == f"docker start {QWEN}":
             self.at_start.append({path.name for path in self.cache.iterdir()})
-        local = command.replace(f"docker stop {QWEN}", "true").replace(f"docker start {QWEN}", "true")
+        if self.lost_at and command.endswith(f"; docker start {QWEN}"):
+            raise AccessError("no SSH connection", "see the network")
+        local = (
+            command.replace(HOST_LOCKS, str(self.root))
+            .replace(f"docker stop {QWEN}", "true")
+            .replace(f"docker start {QWEN}", "true")
+        )
         return subprocess.run(["sh", "-c", local], check=True, capture_output=True, text=True).stdout
 
 
@@ -124,6 +133,39 @@ def test_an_instance_that_does_not_come_up_gets_its_caches_back(host: Host) -> N
     with pytest.raises(load_time.NotMeasured, match=f"docker logs --tail 500 {QWEN}"):
         load_time.measure(QWEN, 5, host.run)
     assert {path.name for path in host.cache.iterdir()} == {"kept", "compiled-1"}
+
+
+def test_a_host_that_is_lost_does_not_hide_the_first_error_and_what_to_do_is_said(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.log, host.lost_at = "2026-11-20T10:00:00Z stoker: engine ended with exit code 1, GPU lock released\n", True
+    with pytest.raises(load_time.NotMeasured, match="did not come up"):
+        load_time.measure(QWEN, 5, host.run)
+    said = capsys.readouterr().err
+    assert f"{host.cache}.aside (no SSH connection)" in said
+    assert f"docker start {QWEN}" in said
+    subprocess.run(
+        ["sh", "-c", said.splitlines()[-1].replace(HOST_LOCKS, str(host.root)).replace("docker", "echo")], check=True
+    )
+    assert (host.cache / "kept").exists()
+
+
+def test_a_neighbour_that_loads_keeps_its_cache(host: Host) -> None:
+    where = load_time.Places(str(host.root / "models/m"), str(host.cache), str(host.root / "x"), turn_seconds=0)
+    with subprocess.Popen(["flock", where.lock, "sh", "-c", "echo; sleep 20"], stdout=subprocess.PIPE) as neighbour:
+        assert neighbour.stdout
+        neighbour.stdout.readline()
+        done = subprocess.run(
+            ["sh", "-c", load_time.without_caches(where)], capture_output=True, text=True, check=False
+        )
+        neighbour.kill()
+    assert (done.returncode, (host.cache / "kept").exists()) == (75, True)
+    assert "another engine of the card loads" in done.stderr
+
+
+def test_a_log_without_its_beginning_is_no_measure() -> None:
+    with pytest.raises(load_time.NotMeasured, match="lost its first lines"):
+        load_time.phases("\n".join(LOG.splitlines()[3:]))
 
 
 def test_a_container_of_an_earlier_version_is_told() -> None:
