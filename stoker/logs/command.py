@@ -117,8 +117,9 @@ class _Run:
             pattern,
         )
         self._access = logins(described.inventory)
+        terminal = Console().is_terminal
         self._prefixes = Prefixes(
-            [place.name for place in places], Console().is_terminal and "NO_COLOR" not in os.environ
+            [place.name for place in places], terminal, terminal and not os.environ.get("NO_COLOR")
         )
         self._failed = False
 

@@ -90,9 +90,13 @@ def attach(channel: paramiko.Channel, stdin: int, stdout: int, stderr: int, term
             sent = os.read(stdin, _BYTES)
             if not sent:
                 more = False
+        try:
+            if not more:
                 channel.shutdown_write()
-        if sent and channel.send_ready():  # not all at once: it may have to write before it can read on
-            sent = sent[channel.send(sent) :]
+            if sent and channel.send_ready():  # not all at once: it may have to write before it can read on
+                sent = sent[channel.send(sent) :]
+        except OSError:  # it has ended, and did not want more
+            sent, more = b"", False
         while channel.recv_ready():
             _write(stdout, channel.recv(_BYTES))
         while channel.recv_stderr_ready():

@@ -243,11 +243,21 @@ def test_nothing_is_left_behind_when_a_follower_is_gone(tmp_path: Path) -> None:
 
 def test_a_line_in_a_pipe_is_as_it_came_and_on_a_terminal_harmless() -> None:
     text = "\x1b[32mloading\r10 %\r\x1b[2K\x1b[32m100 %\r"
-    plain, coloured = Prefixes(["a", "long_name"], False), Prefixes(["a", "long_name"], True)
+    names = ["a", "long_name"]
+    plain, coloured, dull = (Prefixes(names, *flags) for flags in ((False, False), (True, True), (True, False)))
     assert plain.shown(line(1, "a", text)) == f"2026-11-21T03:00:01.000Z a         | {text}"
     assert (
         coloured.shown(line(1, "a", text)) == "\x1b[36m2026-11-21T03:00:01.000Z a         |\x1b[0m \x1b[32m100 %\x1b[0m"
     )
+    assert dull.shown(line(1, "a", text)) == "2026-11-21T03:00:01.000Z a         | 100 %"
+
+
+@pytest.mark.parametrize(
+    "moves", ["\x1bM", "\x1b7", "\x1bc", "\x1bPq\x1b\\", "\x9b2J", "\x1b]0;t\x07", "\x1b(0", "\x1b[?25l"]
+)
+def test_nothing_else_reaches_a_terminal(moves: str) -> None:
+    shown = Prefixes(["a"], terminal=True, colour=False).shown(line(1, "a", f"be{moves}fore"))
+    assert shown.endswith("| before")
 
 
 def test_times() -> None:
