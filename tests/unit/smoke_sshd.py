@@ -155,9 +155,10 @@ def _execute(channel: paramiko.Channel, command: str, environment: Mapping[str, 
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
 
     def feed() -> None:
-        while data := channel.recv(65536):
-            stdin.write(data)
-        stdin.close()
+        with suppress(OSError):  # the program has ended, and did not want all of it
+            while data := channel.recv(65536):
+                stdin.write(data)
+            stdin.close()
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
