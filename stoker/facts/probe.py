@@ -233,11 +233,12 @@ def _disks(paths: Sequence[str]) -> str:
 def _ask_docker() -> str:
     """A shell function for Docker's own interface: each call of its command costs some 100 ms of processor time.
 
-    It says nothing and fails, and ``$api`` is empty, where there is no curl yet; the command is asked there. Containers are
-    inspected by the command anyway: its template leaves their secrets on the host.
+    It says nothing and fails, and ``$api`` is empty, where there is no curl yet, or the command is led to another daemon; the
+    command is asked there. Containers are inspected by the command anyway: its template leaves their secrets on the host.
     """
     return (
-        f"api=; command -v curl >/dev/null && test -S {DOCKER_SOCKET} && api=yes\n"
+        f'api=; command -v curl >/dev/null && test -S {DOCKER_SOCKET} && test -z "$DOCKER_HOST$DOCKER_CONTEXT" && '
+        '! grep -qs currentContext "${DOCKER_CONFIG:-$HOME/.docker}/config.json" && api=yes\n'
         "ask() { test -n \"$api\" && curl -q -s -f --noproxy '*' -m 20 "
         f'--unix-socket {DOCKER_SOCKET} "http://docker$1" 2>/dev/null; }}'
     )

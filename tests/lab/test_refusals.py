@@ -187,11 +187,11 @@ ROOTLESS = Obstacle(
     GPU10,
     """cat >/usr/local/bin/docker <<'END'
 #!/bin/sh
-test "$1" = info || exec /usr/bin/docker "$@"
-echo '{"version":"28.5.2","root":"/home/ada/.local/share/docker","status":null,"security":["name=seccomp,profile=builtin","name=rootless"]}'
+test "$1" = info || DOCKER_CONTEXT=default exec /usr/bin/docker "$@"
+echo '{"ServerVersion":"28.5.2","DockerRootDir":"/home/ada/.local/share/docker","DriverStatus":null,"SecurityOptions":["name=rootless"]}'
 END
-chmod 755 /usr/local/bin/docker""",
-    "rm /usr/local/bin/docker",
+chmod 755 /usr/local/bin/docker; mkdir -p /root/.docker; echo '{"currentContext":"rootless"}' >/root/.docker/config.json""",
+    "rm /usr/local/bin/docker /root/.docker/config.json",
     "the Docker that answers is a rootless one",
 )
 BROKEN_DAEMON_JSON = Obstacle(

@@ -255,6 +255,32 @@ def test_docker_is_asked_by_its_own_interface(stubs: Stubs, tmp_path: Path, monk
     assert state.images == {"vllm/vllm-openai:v0.19.1": "sha256:33", "nginx:1": ""}
 
 
+@pytest.mark.parametrize("setting", ["DOCKER_HOST", "config.json"])
+def test_the_daemon_that_the_command_is_led_to_counts(
+    setting: str, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "ServerVersion": "27.0.1",
+        "DockerRootDir": "/home/ada",
+        "DriverStatus": None,
+        "SecurityOptions": ["name=rootless"],
+    }
+    stubs.add("docker", f"case $1 in info) echo '{json.dumps(said, separators=(',', ':'))}';; esac")
+    (tmp_path / ".docker").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if setting == "DOCKER_HOST":
+        monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
+    else:
+        (tmp_path / ".docker/config.json").write_text('{"auths": {}, "currentContext": "rootless"}')
+    docker = FakeDocker(tmp_path / "docker.sock", answers={"/info": {"ServerVersion": "28.5.2"}}).start()
+    monkeypatch.setattr("stoker.facts.probe.DOCKER_SOCKET", str(docker.path))
+    try:
+        state = probe(stubs, Questions())
+    finally:
+        docker.stop()
+    assert (state.docker_version, state.docker_info.rootless) == ("27.0.1", True)
+
+
 def test_docker_without_containers(stubs: Stubs) -> None:
     stubs.add(
         "docker", 'case "$1" in version) echo 28.5.2;; ps) ;; *) echo "requires at least 1 argument" >&2; exit 1;; esac'
