@@ -50,7 +50,7 @@ def watching(command: tuple[str, ...]) -> dict[str, float]:
         f"""printf '{{"load_seconds": {LOAD_SECONDS}}}' >{settings}; docker restart -t 1 $(docker ps -q) >/dev/null""",
     )
     try:
-        time.sleep(10)  # Python's own start in every container
+        _until_loading()
         alone = _window()
         with subprocess.Popen(
             [str(ROOT / "lab/run"), *command], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -63,6 +63,14 @@ def watching(command: tuple[str, ...]) -> dict[str, float]:
         on_host(HOST, f"printf '%s' '{before.strip()}' >{settings}; docker restart -t 1 $(docker ps -q) >/dev/null")
     cost = {name: round(watched[name] - alone[name], 2) for name in _CGROUPS}
     return {**cost, "all": round(sum(cost.values()), 2), "window_seconds": WATCH_SECONDS}
+
+
+def _until_loading() -> None:
+    """The first engine of each card loads: from now on they are quiet."""
+    cards = on_host(HOST, "nvidia-smi -L | wc -l").strip()
+    loads = "docker logs --since $(docker inspect -f '{{.State.StartedAt}}' $c) $c 2>&1 | grep -c 'Starting to load model'"
+    begun = f"n=0; for c in $(docker ps -q); do n=$((n + $({loads}))); done; test $n -ge {cards}"
+    on_host(HOST, f"i=0; until {begun}; do i=$((i+1)); test $i -lt {LIMIT_SECONDS} || exit 1; sleep 1; done")
 
 
 def _window() -> Mapping[str, float]:
