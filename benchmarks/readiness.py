@@ -68,7 +68,9 @@ def watching(command: tuple[str, ...]) -> dict[str, float]:
 def _until_loading() -> None:
     """The first engine of each card loads: from now on they are quiet."""
     cards = on_host(HOST, "nvidia-smi -L | wc -l").strip()
-    loads = "docker logs --since $(docker inspect -f '{{.State.StartedAt}}' $c) $c 2>&1 | grep -c 'Starting to load model'"
+    loads = (
+        "docker logs --since $(docker inspect -f '{{.State.StartedAt}}' $c) $c 2>&1 | grep -c 'Starting to load model'"
+    )
     begun = f"n=0; for c in $(docker ps -q); do n=$((n + $({loads}))); done; test $n -ge {cards}"
     on_host(HOST, f"i=0; until {begun}; do i=$((i+1)); test $i -lt {LIMIT_SECONDS} || exit 1; sleep 1; done")
 
