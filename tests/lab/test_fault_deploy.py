@@ -12,12 +12,13 @@ import pytest
 from support.commands import ROOT, finish_with_times, run, wait_for
 from support.machine import Machine
 from support.project import Project
-from support.turns import now
+from support.turns import ENGINES, now
 
 pytestmark = pytest.mark.fault
 
 NOT_STARTED = 3
 QWEN = "vllm_qwen_gpu2"
+LLAMA = "/data/projects/models/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4"
 MODEL = "/data/projects/models/Qwen2.5-14B-Instruct-GPTQ-Int8"
 REPOSITORY = "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8"
 
@@ -174,6 +175,54 @@ def test_an_engine_that_hangs_while_loading_ends_at_the_limit_without_progress(
         assert words in failed.err, str(failed)
     assert failed.seconds < 90
     gpu10.sh(f"docker rm -f {QWEN}")  # it would hang on
+
+
+def test_a_load_that_gets_on_is_waited_for_longer_than_the_limit_without_progress(
+    project: Project, gpu10: Machine
+) -> None:
+    project.append("group_data/llm.py", "ready_stall_timeout = 10")
+    gpu10.set_load_seconds(24)
+    gpu10.sh(f"docker rm -f {QWEN}")
+    done = project.deploy("--only", QWEN, seconds=120)
+    assert done.code == 0, str(done)
+    assert done.seconds > 24
+
+
+def test_what_breaks_behind_a_deploys_back_is_told_by_a_wait(project: Project, gpu10: Machine) -> None:
+    """A damaged file, one that is gone, and a port that somebody took: each instance by its own cause, all in one report."""
+    damaged, portless = "vllm_llama_gpu0_0", "vllm_llama_gpu1_1"
+    listen = f"import socket, time; s = socket.create_server(('', {ENGINES[portless]})); time.sleep(600)"
+    gpu10.sh(
+        f"truncate -s -1000 $(ls {LLAMA}/*.safetensors | head -n 1); rm {MODEL}/config.json; docker stop -t 5 {portless}; "
+        f"systemd-run -q --collect --unit lab-listener python3 -c {shlex.quote(listen)}"
+    )
+    try:
+        wait_for("somebody listens", lambda: gpu10.holds(f"ss -Hltn 'sport = :{ENGINES[portless]}' | grep -q ."))
+        gpu10.sh(f"docker restart -t 5 {damaged} {QWEN}; docker start {portless} || true", seconds=60)
+        failed = project.stoker("wait", seconds=90)
+    finally:
+        gpu10.sh("systemctl stop lab-listener")
+    assert failed.code == 1, str(failed)
+    for name, anchor in ((damaged, "weights-damaged"), (QWEN, "model-not-found"), (portless, "port-taken")):
+        report = re.search(
+            rf"{gpu10.address}: {name} failed after(?:.|\n)*?docker logs --tail 500 {name}|$", failed.err
+        )
+        assert report, str(failed)
+        assert f"#{anchor}" in report[0], f"{name}: {failed}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("not-loaded", "NVIDIA driver"), ("version-mismatch", "Driver/library version mismatch")]
+)
+def test_cards_that_are_gone_are_told_by_a_wait(fault: str, said: str, project: Project, gpu10: Machine) -> None:
+    gpu10.fault("driver", fault)
+    try:
+        failed = project.stoker("wait")
+    finally:
+        gpu10.fault("driver", "clear")
+    assert failed.code == 1, str(failed)
+    assert f"{gpu10.address}: its cards are gone: " in failed.err
+    assert said in failed.err
 
 
 def test_a_container_of_whose_last_run_something_is_left_is_made_anew(project: Project, gpu10: Machine) -> None:
