@@ -18,10 +18,12 @@ from datetime import datetime
 from pathlib import Path
 
 from stoker.description import CannotStart, read
+from stoker.operate.contact import Contact
+from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
 from stoker.render.compose import CACHE, MODEL_DATA
-from stoker.smoke.ssh import AccessError, Shell, logins
+from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
 from stoker.steps.stack import member_name
@@ -56,7 +58,8 @@ class Places:
 
 
 def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Callable[[], bool]) -> int:
-    """Say what will be done, and after ``confirmed`` measure and print. 0: done; 1: it did not come up, or the host cannot be asked; 3: not begun."""
+    """Say what will be done, and after ``confirmed`` measure and print. 0: done; 1: it did not come up, the host cannot be
+    asked, or not all is as it was before; 3: not begun; 130: interrupted."""
     try:
         described = read(inventory, overlays)
     except CannotStart as error:
@@ -68,31 +71,23 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Ca
         print(f"{name} is not one vLLM instance; there are {', '.join(known)}.", file=sys.stderr)
         return NOT_STARTED
     host, instance = found[0]
-    login = logins(described.inventory).get(host.name)
-    if login is None:
+    access = logins(described.inventory)
+    if host.name not in access:
         print(f"{host.name} is not reached by SSH; measure on the host by hand.", file=sys.stderr)
         return NOT_STARTED
     print(f"{instance.name} on {host.name} will be stopped and started twice, first without its caches.")
     print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")
     if not confirmed():
         return NOT_STARTED
-    shell = Shell(login)
+    contact = Contact(access)
     try:
-        measured = measure(
+        return carry_out(
             instance.name,
             host.settings.ready_timeout,
-            lambda command, seconds: shell.run(f"sh -c {shlex.quote(command)}", sudo=True, seconds=seconds),
+            lambda command, seconds: contact.run(host, command, seconds),
         )
-    except AccessError as error:
-        print(f"{error.reason}; {error.remedy}", file=sys.stderr)
-        return FAILED
-    except NotMeasured as error:
-        print(error, file=sys.stderr)
-        return FAILED
     finally:
-        shell.close()
-    print(table(measured))
-    return DONE
+        contact.close()
 
 
 def instances(fleet: Fleet, name: str) -> list[tuple[Host, Instance]]:
@@ -108,19 +103,59 @@ def _of(fleet: Fleet, host: Host) -> list[tuple[str, Instance]]:
     ]
 
 
-def measure(name: str, limit_seconds: float, run: Run) -> dict[str, dict[str, float]]:
-    """Seconds of each phase of a cold start and of a warm one.
+def carry_out(name: str, limit_seconds: float, run: Run) -> int:
+    """Measure, print, and put everything back, whatever happens in between. The exit status of `load_time`; what went wrong is said."""
+    where: Places | None = None
+    status = FAILED
+    as_keyboard_interrupt()
+    try:
+        where = places(name, json.loads(run(f"docker inspect {shlex.quote(name)}", _COMMAND_SECONDS))[0])
+        print(table(measure(name, where, limit_seconds, run)))
+        status = DONE
+    except AccessError as error:
+        print(f"{error.reason}; {error.remedy}", file=sys.stderr)
+    except NotMeasured as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"Interrupted; {name} gets its caches back and is started.", file=sys.stderr)
+        status = INTERRUPTED
+    finally:
+        if where and not put_back(name, where, run):
+            status = status or FAILED
+    return status
+
+
+def measure(name: str, where: Places, limit_seconds: float, run: Run) -> dict[str, dict[str, float]]:
+    """Seconds of each phase of a cold start and of a warm one. What was put aside for it stays there: `put_back`.
 
     Raises AccessError, and NotMeasured when the instance does not answer within ``limit_seconds``.
     """
-    where = places(name, json.loads(run(f"docker inspect {shlex.quote(name)}", _COMMAND_SECONDS))[0])
+    run(f"set -e; docker stop {shlex.quote(name)}; {without_caches(where)}", _LONG_SECONDS)
+    cold = _start(name, limit_seconds, run)
+    run(f"docker stop {shlex.quote(name)}", _LONG_SECONDS)
+    return {"cold": cold, "warm": _start(name, limit_seconds, run)}
+
+
+def put_back(name: str, where: Places, run: Run) -> bool:
+    """The caches as they were, and the instance started. False when that failed or was interrupted: then what is left is said.
+
+    Raises nothing for it, so that it hides no earlier error.
+    """
+    as_keyboard_interrupt()  # anew: a Ctrl-C now is to be told what it leaves, whether or not there was one before
+    start = f"docker start {shlex.quote(name)}"
     try:
-        run(f"docker stop {shlex.quote(name)} && {without_caches(where)}", _LONG_SECONDS)
-        cold = _start(name, limit_seconds, run)
-        run(f"docker stop {shlex.quote(name)}", _LONG_SECONDS)
-        return {"cold": cold, "warm": _start(name, limit_seconds, run)}
-    finally:
-        run(f"{caches_back(where)}; docker start {shlex.quote(name)}", _LONG_SECONDS)
+        run(f"{caches_back(where)} && {start} || {{ {start}; exit 1; }}", _LONG_SECONDS)
+        return True
+    except AccessError as error:
+        reason = error.reason
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    print(
+        f"{name} may be stopped, and its card's compiled graphs may still be in {where.aside}: {reason}\n"
+        f"On its host, as root:\n    {caches_back(where)}\n    {start}",
+        file=sys.stderr,
+    )
+    return False
 
 
 def places(name: str, inspected: Mapping[str, object]) -> Places:
@@ -139,18 +174,24 @@ def _list(value: object) -> list[dict[str, str]]:
 
 
 def without_caches(where: Places) -> str:
-    """Shell: the weights out of the page cache, the card's cache empty. Its directory stays, since neighbours have it mounted."""
+    """Shell: the weights out of the page cache, the card's cache empty. Its directory stays, since neighbours have it mounted.
+
+    What an earlier measurement could not put back is put back first, so that there is one thing aside.
+    """
     weights, cache, aside = map(shlex.quote, (where.weights, where.cache, where.aside))
     return (
-        f"set -e; find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; ; "
+        f"set -e; {caches_back(where)} || exit; find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; ; "
         f"mkdir -p {aside}; find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +"
     )
 
 
 def caches_back(where: Places) -> str:
-    """Shell: what was put aside is there again, beside what was compiled since."""
+    """Shell: what was put aside is there again, beside what was compiled since.
+
+    By tar, since `cp -n` of coreutils 9.2 to 9.4 fails where a file is there already.
+    """
     cache, aside = map(shlex.quote, (where.cache, where.aside))
-    return f"if [ -d {aside} ]; then cp -an {aside}/. {cache}/ && rm -rf {aside}; fi"
+    return f"if [ -d {aside} ]; then tar -C {aside} -c . | tar -C {cache} -x --skip-old-files && rm -rf {aside}; fi"
 
 
 def _start(name: str, limit_seconds: float, run: Run) -> dict[str, float]:

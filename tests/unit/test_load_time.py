@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from support.fleet import make_fleet
 
+from stoker.operate.interrupts import INTERRUPTED
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
 from stoker.run import load_time
+from stoker.smoke.ssh import AccessError
 
 QWEN = "vllm_qwen_gpu2"
 
@@ -71,6 +74,8 @@ class Host:
     root: Path
     log: str = LOG
     said: list[str] = field(default_factory=list)
+    #: What happens before a command: raises, perhaps.
+    before: Callable[[str], None] = lambda _: None
     #: What the card's cache holds at each start.
     at_start: list[set[str]] = field(default_factory=list)
 
@@ -80,6 +85,7 @@ class Host:
 
     def run(self, command: str, seconds: float) -> str:
         self.said.append(command)
+        self.before(command)
         words = command.split()
         if words[:2] == ["docker", "inspect"]:
             inspected = {
@@ -96,11 +102,15 @@ class Host:
         if command == f"docker start {QWEN}":
             self.at_start.append({path.name for path in self.cache.iterdir()})
         local = command.replace(f"docker stop {QWEN}", "true").replace(f"docker start {QWEN}", "true")
-        return subprocess.run(["sh", "-c", local], check=True, capture_output=True, text=True).stdout
+        ended = subprocess.run(["sh", "-c", local], check=False, capture_output=True, text=True)
+        if ended.returncode:
+            raise AccessError(f"exit code {ended.returncode}: {ended.stderr}", "run the command by hand")
+        return ended.stdout
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(load_time, "as_keyboard_interrupt", lambda: None)  # signals are the test run's own
     made = Host(tmp_path)
     made.cache.mkdir(parents=True)
     (made.cache / "kept").touch()
@@ -109,21 +119,104 @@ def host(tmp_path: Path) -> Host:
     return made
 
 
-def test_a_cold_start_has_no_caches_and_afterwards_all_are_there(host: Host) -> None:
-    measured = load_time.measure(QWEN, 5, host.run)
-    assert measured == {"cold": PHASES, "warm": PHASES}
+def test_a_cold_start_has_no_caches_and_afterwards_all_are_there(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    assert capsys.readouterr() == (load_time.table({"cold": PHASES, "warm": PHASES}) + "\n", "")
     assert host.at_start == [set(), {"compiled-1"}]
     assert {path.name for path in host.cache.iterdir()} == {"kept", "compiled-1", "compiled-2"}
     assert [path.name for path in host.cache.parent.iterdir()] == [host.cache.name]
     assert (host.root / "models/m/model.safetensors").stat().st_size == 4096
-    assert host.said[-1].endswith(f"docker start {QWEN}")
+    assert f"docker start {QWEN}" in host.said[-1]
 
 
-def test_an_instance_that_does_not_come_up_gets_its_caches_back(host: Host) -> None:
+def test_an_instance_that_does_not_come_up_gets_its_caches_back(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     host.log = "2026-11-20T10:00:00Z stoker: engine ended with exit code 1, GPU lock released\n"
-    with pytest.raises(load_time.NotMeasured, match=f"docker logs --tail 500 {QWEN}"):
-        load_time.measure(QWEN, 5, host.run)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert f"docker logs --tail 500 {QWEN}" in capsys.readouterr().err
     assert {path.name for path in host.cache.iterdir()} == {"kept", "compiled-1"}
+
+
+def test_what_the_last_time_has_left_aside_is_there_again(host: Host) -> None:
+    aside = host.cache.with_name("GPU-a.aside")
+    for folder, text in ((host.cache, "new"), (aside, "old")):
+        (folder / "vllm").mkdir(parents=True)
+        (folder / "vllm/graph").write_text(text)
+    (aside / "vllm/other").touch()
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    assert host.at_start[0] == set()
+    assert {path.name for path in (host.cache / "vllm").iterdir()} == {"graph", "other"}
+    assert (host.cache / "vllm/graph").read_text() == "new"
+    assert not aside.exists()
+
+
+LOST = AccessError("the connection is closed", "see the host")
+
+
+def _raising(error: BaseException, at: str, for_good: bool) -> Callable[[str], None]:
+    """Raises before the first command that has the words, and with ``for_good`` before every later one."""
+    begun: list[str] = []
+
+    def before(command: str) -> None:
+        if (begun and for_good) or (not begun and at in command):
+            begun.append(command)
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (LOST, load_time.FAILED, "the connection is closed; see the host"),
+        (KeyboardInterrupt(), INTERRUPTED, f"Interrupted; {QWEN} gets its caches back"),
+    ],
+    ids=["connection lost", "Ctrl-C"],
+)
+def test_what_ends_a_measurement_leaves_nothing(
+    host: Host, error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.before = _raising(error, "docker logs", for_good=False)
+    assert load_time.carry_out(QWEN, 5, host.run) == status
+    assert said in capsys.readouterr().err
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
+    assert f"docker start {QWEN}" in host.said[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "first", "then"),
+    [
+        (LOST, load_time.FAILED, "the connection is closed; see the host", ": the connection is closed\n"),
+        (KeyboardInterrupt(), INTERRUPTED, "Interrupted;", ": interrupted\n"),
+    ],
+    ids=["connection lost", "Ctrl-C"],
+)
+def test_what_is_left_is_said_with_the_commands_that_mend_it(
+    host: Host,
+    error: BaseException,
+    status: int,
+    first: str,
+    then: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host.before = _raising(error, "docker logs", for_good=True)
+    assert load_time.carry_out(QWEN, 5, host.run) == status
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert lines[0].startswith(first)
+    assert f"{host.cache}.aside" in lines[1]
+    assert lines[1].endswith(then)
+    assert lines[-1].strip() == f"docker start {QWEN}"
+    subprocess.run(["sh", "-c", lines[-2]], check=True)
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
+
+
+def test_a_measurement_whose_caches_are_not_back_is_not_done(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.before = _raising(LOST, "exit 1; }", for_good=True)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    out, err = capsys.readouterr()
+    assert out.startswith("seconds"), "the figures are shown all the same"
+    assert f"{host.cache}.aside" in err
 
 
 def test_a_container_of_an_earlier_version_is_told() -> None:
