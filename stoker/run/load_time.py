@@ -22,7 +22,7 @@ from stoker.operate.contact import Contact
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
-from stoker.render.compose import CACHE, MODEL_DATA
+from stoker.render.compose import CACHE, LOCKS, MODEL_DATA
 from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
@@ -36,7 +36,11 @@ DONE, FAILED, NOT_STARTED = 0, 1, 3
 _POLL_SECONDS = 1.0
 _COMMAND_SECONDS = 15.0
 #: For a stop with its grace period, and for compiled graphs that are moved.
-_LONG_SECONDS = 120.0
+_LONG_SECONDS = 180.0
+#: Waited for the card's lock, which a start has until its engine answers.
+_LOCK_SECONDS = 60.0
+#: What a host says instead of doing what needs the lock.
+_TAKEN = "the lock is taken"
 _LAST_LINE = "stoker: engine answers"
 _WHOLE = "until it answers"
 
@@ -45,12 +49,17 @@ class NotMeasured(Exception):
     """The instance did not come up, or its container is not as the deploy makes it."""
 
 
+class Busy(NotMeasured):
+    """Another start has the card; nothing was changed."""
+
+
 @dataclass(frozen=True)
 class Places:
-    """Where things of the instance are on its host."""
+    """Where things of the instance are on its host. ``lock``: whoever has it may write to the cache, and others not."""
 
     weights: str
     cache: str
+    lock: str
 
     @property
     def aside(self) -> str:
@@ -114,13 +123,16 @@ def carry_out(name: str, limit_seconds: float, run: Run) -> int:
         status = DONE
     except AccessError as error:
         print(f"{error.reason}; {error.remedy}", file=sys.stderr)
+    except Busy as error:
+        print(error, file=sys.stderr)
+        where, status = None, NOT_STARTED
     except NotMeasured as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         print(f"Interrupted; {name} gets its caches back and is started.", file=sys.stderr)
         status = INTERRUPTED
     finally:
-        if where and not put_back(name, where, run):
+        if where and not put_back(name, where, run, answers=status == DONE):
             status = status or FAILED
     return status
 
@@ -128,31 +140,40 @@ def carry_out(name: str, limit_seconds: float, run: Run) -> int:
 def measure(name: str, where: Places, limit_seconds: float, run: Run) -> dict[str, dict[str, float]]:
     """Seconds of each phase of a cold start and of a warm one. What was put aside for it stays there: `put_back`.
 
-    Raises AccessError, and NotMeasured when the instance does not answer within ``limit_seconds``.
+    Raises AccessError, Busy, and NotMeasured when the instance does not answer within ``limit_seconds``.
     """
-    run(f"set -e; docker stop {shlex.quote(name)}; {without_caches(where)}", _LONG_SECONDS)
+    # The lock comes first, so that an instance that cannot be measured now is not interrupted.
+    if _TAKEN in run(locked(where, f"docker stop {shlex.quote(name)} && {without_caches(where)}"), _LONG_SECONDS):
+        raise Busy(
+            f"{name} or a neighbour on its card is starting, and has the card's lock; nothing was changed. "
+            f"Try again when it answers: `stoker status`, or on the host `cat {where.lock}`, which says whose start it is"
+        )
     cold = _start(name, limit_seconds, run)
     run(f"docker stop {shlex.quote(name)}", _LONG_SECONDS)
     return {"cold": cold, "warm": _start(name, limit_seconds, run)}
 
 
-def put_back(name: str, where: Places, run: Run) -> bool:
+def put_back(name: str, where: Places, run: Run, answers: bool) -> bool:
     """The caches as they were, and the instance started. False when that failed or was interrupted: then what is left is said.
 
-    Raises nothing for it, so that it hides no earlier error.
+    Raises nothing for it, so that it hides no earlier error. ``answers``: its start is over, so it has no lock.
     """
     as_keyboard_interrupt()  # anew: a Ctrl-C now is to be told what it leaves, whether or not there was one before
     start = f"docker start {shlex.quote(name)}"
+    stop = "" if answers else f"docker stop {shlex.quote(name)}; "
     try:
-        run(f"{caches_back(where)} && {start} || {{ {start}; exit 1; }}", _LONG_SECONDS)
-        return True
+        if _TAKEN not in run(
+            f"{stop}{locked(where, caches_back(where))}; back=$?; {start} && exit $back", _LONG_SECONDS
+        ):
+            return True
+        reason = f"another start on the card has had its lock for {_LOCK_SECONDS:g} s"
     except AccessError as error:
         reason = error.reason
     except KeyboardInterrupt:
         reason = "interrupted"
     print(
         f"{name} may be stopped, and its card's compiled graphs may still be in {where.aside}: {reason}\n"
-        f"On its host, as root:\n    {caches_back(where)}\n    {start}",
+        f"On its host, as root:\n    flock {shlex.quote(where.lock)} sh -c {shlex.quote(caches_back(where))}\n    {start}",
         file=sys.stderr,
     )
     return False
@@ -164,13 +185,26 @@ def places(name: str, inspected: Mapping[str, object]) -> Places:
     words = [str(word) for word in _list(inspected.get("Args"))]
     try:
         model = words[words.index("--weights") + 1]
-        return Places(f"{mounts[MODEL_DATA]}/{posixpath.relpath(model, MODEL_DATA)}", mounts[CACHE])
+        # The cache of several cards is that of the first, by name (`cache_directory`).
+        lock = min(words[at + 1] for at, word in enumerate(words) if word == "--lock")
+        return Places(
+            f"{mounts[MODEL_DATA]}/{posixpath.relpath(model, MODEL_DATA)}",
+            mounts[CACHE],
+            f"{mounts[LOCKS]}/{posixpath.relpath(lock, LOCKS)}",
+        )
     except (ValueError, IndexError, KeyError):
         raise NotMeasured(f"the container {name} is of an earlier version; deploy it first") from None
 
 
 def _list(value: object) -> list[dict[str, str]]:
     return value if isinstance(value, list) else []
+
+
+def locked(where: Places, piece: str) -> str:
+    """Shell: the piece while nobody else has the card's lock; when it cannot be had, `_TAKEN` and nothing else."""
+    return (
+        f"( exec 9<{shlex.quote(where.lock)}; flock -w {_LOCK_SECONDS:g} 9 || {{ echo '{_TAKEN}'; exit 0; }}; {piece} )"
+    )
 
 
 def without_caches(where: Places) -> str:
@@ -180,8 +214,8 @@ def without_caches(where: Places) -> str:
     """
     weights, cache, aside = map(shlex.quote, (where.weights, where.cache, where.aside))
     return (
-        f"set -e; {caches_back(where)} || exit; find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; ; "
-        f"mkdir -p {aside}; find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +"
+        f"{{ {caches_back(where)}; }} && find {weights}/ -type f -exec dd if={{}} iflag=nocache count=0 status=none \\; && "
+        f"mkdir -p {aside} && find {cache}/ -mindepth 1 -maxdepth 1 -exec mv -t {aside} {{}} +"
     )
 
 

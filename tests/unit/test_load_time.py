@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from collections.abc import Callable
@@ -83,16 +84,31 @@ class Host:
     def cache(self) -> Path:
         return self.root / "cache/GPU-a"
 
+    @property
+    def lock(self) -> Path:
+        return self.root / "locks/GPU-a.lock"
+
     def run(self, command: str, seconds: float) -> str:
         self.said.append(command)
         self.before(command)
         words = command.split()
         if words[:2] == ["docker", "inspect"]:
+            lock = ["--lock", "/run/stoker/locks/GPU-a.lock"]
             inspected = {
-                "Args": ["--lock", "x", "--weights", "/model_data/m", "--", "vllm", "serve"],
+                "Args": [
+                    "--lock",
+                    "/run/stoker/locks/GPU-b.lock",
+                    *lock,
+                    "--weights",
+                    "/model_data/m",
+                    "--",
+                    "vllm",
+                    "serve",
+                ],
                 "Mounts": [
                     {"Source": str(self.root / "models"), "Destination": "/model_data"},
                     {"Source": str(self.cache), "Destination": "/var/cache/stoker"},
+                    {"Source": str(self.root / "locks"), "Destination": "/run/stoker/locks"},
                 ],
             }
             return json.dumps({"StartedAt": "2026-11-20T10:00:00Z"} if "-f" in words else [inspected])
@@ -111,8 +127,11 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(load_time, "as_keyboard_interrupt", lambda: None)  # signals are the test run's own
+    monkeypatch.setattr(load_time, "_LOCK_SECONDS", 0.1)
     made = Host(tmp_path)
     made.cache.mkdir(parents=True)
+    made.lock.parent.mkdir()
+    made.lock.touch()
     (made.cache / "kept").touch()
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/model.safetensors").write_bytes(bytes(4096))
@@ -212,11 +231,43 @@ def test_what_is_left_is_said_with_the_commands_that_mend_it(
 
 
 def test_a_measurement_whose_caches_are_not_back_is_not_done(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    host.before = _raising(LOST, "exit 1; }", for_good=True)
+    host.before = _raising(LOST, "exit $back", for_good=True)
     assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
     out, err = capsys.readouterr()
     assert out.startswith("seconds"), "the figures are shown all the same"
     assert f"{host.cache}.aside" in err
+
+
+def test_it_is_not_begun_while_another_start_has_the_card(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with host.lock.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert load_time.carry_out(QWEN, 5, host.run) == load_time.NOT_STARTED
+    assert f"`cat {host.lock}`" in capsys.readouterr().err
+    assert [command.split()[:2] for command in host.said[:1]] == [["docker", "inspect"]]
+    assert len(host.said) == 2, "and the instance is neither stopped nor started"
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
+    assert not host.cache.with_name("GPU-a.aside").exists()
+
+
+def test_nothing_is_put_back_under_another_start(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with host.lock.open() as lock:
+
+        def before(command: str) -> None:
+            if "exit $back" in command:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+
+        host.before = before
+        assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert {path.name for path in host.cache.iterdir()} == {"compiled-1", "compiled-2"}
+    err = capsys.readouterr().err
+    assert "another start on the card has had its lock" in err
+    assert f"flock {host.lock} sh -c" in err
+
+
+def test_an_instance_that_may_have_the_lock_itself_is_stopped_before_its_caches_come_back(host: Host) -> None:
+    host.before = _raising(LOST, "docker logs", for_good=False)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert host.said[-1].startswith(f"docker stop {QWEN}; ")
 
 
 def test_a_container_of_an_earlier_version_is_told() -> None:
