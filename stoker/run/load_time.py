@@ -21,6 +21,7 @@ from stoker.description import CannotStart, read
 from stoker.operate.contact import Contact
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
+from stoker.ready.probe import unix_time
 from stoker.ready.spans import spans
 from stoker.render.compose import CACHE, LOCKS, MODEL_DATA
 from stoker.smoke.ssh import AccessError, logins
@@ -41,6 +42,7 @@ _LONG_SECONDS = 180.0
 _LOCK_SECONDS = 60.0
 #: What a host says instead of doing what needs the lock.
 _TAKEN = "the lock is taken"
+_FIRST_LINE = "stoker: GPU lock taken"
 _LAST_LINE = "stoker: engine answers"
 _WHOLE = "until it answers"
 
@@ -232,24 +234,39 @@ def _start(name: str, limit_seconds: float, run: Run) -> dict[str, float]:
     """Start it, wait for its first answer, and read its log."""
     run(f"docker start {shlex.quote(name)}", _COMMAND_SECONDS)
     state = json.loads(run(f"docker inspect -f '{{{{json .State}}}}' {shlex.quote(name)}", _COMMAND_SECONDS))
-    logs = f"docker logs --timestamps --since {state['StartedAt']} {shlex.quote(name)} 2>&1"
+    # The first lines may be a little older than that time.
+    since = unix_time(state["StartedAt"], -0.2)
+    logs = f"docker logs --timestamps --since {since} {shlex.quote(name)} 2>&1"
     end = time.monotonic() + limit_seconds
     while True:
         log = run(logs, _COMMAND_SECONDS)
         if _LAST_LINE in log:
-            return phases(log)
+            return phases(name, log)
         if time.monotonic() > end or "stoker: engine ended" in log:
             raise NotMeasured(f"{name} did not come up; see `docker logs --tail 500 {name}` there")
         time.sleep(_POLL_SECONDS)
 
 
-def phases(log: str) -> dict[str, float]:
-    """Seconds by the words for the phase, and of the whole from its turn on the GPU on, from a log with Docker's times."""
+def phases(name: str, log: str) -> dict[str, float]:
+    """Seconds by the words for the phase, and of the whole from its turn on the GPU on, from a log with Docker's times.
+
+    Raises NotMeasured when the log does not show where a start begins and ends.
+    """
     lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in map(_stamped, log.splitlines())]
-    lines = lines[: next(at for at, (_, text) in enumerate(lines) if text.startswith(_LAST_LINE)) + 1]
-    turn = next(when for when, text in lines if text.startswith("stoker: GPU lock taken"))
+    begun, ended = (_first(name, lines, words) for words in (_FIRST_LINE, _LAST_LINE))
+    lines = lines[: ended + 1]
     found = {phase.words: seconds for phase, seconds in spans(lines).items() if phase is not Phase.SERVING}
-    return {**found, _WHOLE: lines[-1][0] - turn}
+    return {**found, _WHOLE: lines[-1][0] - lines[begun][0]}
+
+
+def _first(name: str, lines: Sequence[tuple[float, str]], words: str) -> int:
+    """Which line begins with the words. Raises NotMeasured."""
+    for at, (_, text) in enumerate(lines):
+        if text.startswith(words):
+            return at
+    raise NotMeasured(
+        f"the log of {name} has no line `{words}` of this start, so its times cannot be told; see `docker logs {name}` there"
+    )
 
 
 def _stamped(line: str) -> tuple[str, str]:

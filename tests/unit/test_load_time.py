@@ -44,7 +44,21 @@ PHASES = {
 
 
 def test_the_phases_of_a_start() -> None:
-    assert load_time.phases(LOG) == PHASES
+    assert load_time.phases(QWEN, LOG) == PHASES
+
+
+@pytest.mark.parametrize("missing", ["stoker: GPU lock taken", "stoker: engine answers"])
+def test_a_log_without_its_first_or_last_line_is_told(missing: str) -> None:
+    log = "".join(line for line in LOG.splitlines(keepends=True) if missing not in line)
+    with pytest.raises(load_time.NotMeasured, match=f"`{missing}.*docker logs"):
+        load_time.phases(QWEN, log)
+
+
+def test_the_log_is_asked_from_a_little_before_the_start_on(host: Host) -> None:
+    """Its first lines may be older than the time that Docker says."""
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    (asked,) = {command for command in host.said if command.startswith("docker logs")}
+    assert asked == f"docker logs --timestamps --since 1795168799.800000 {QWEN} 2>&1"
 
 
 def test_a_phase_that_is_named_again_later_does_not_begin_anew() -> None:
