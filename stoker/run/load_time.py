@@ -38,7 +38,7 @@ _POLL_SECONDS = 1.0
 _COMMAND_SECONDS = 15.0
 #: For a stop with its grace period, and for compiled graphs that are moved.
 _LONG_SECONDS = 180.0
-#: Waited for the card's lock, which a start has until its engine answers.
+#: To wait for the card's lock when caches are put back; a start has it until its engine answers.
 _LOCK_SECONDS = 60.0
 #: What a host says instead of doing what needs the lock.
 _TAKEN = "the lock is taken"
@@ -131,7 +131,8 @@ def carry_out(name: str, limit_seconds: float, run: Run) -> int:
     except NotMeasured as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"Interrupted; {name} gets its caches back and is started.", file=sys.stderr)
+        if where:
+            print(f"Interrupted; {name} gets its caches back and is started.", file=sys.stderr)
         status = INTERRUPTED
     finally:
         if where and not put_back(name, where, run, answers=status == DONE):
@@ -145,7 +146,8 @@ def measure(name: str, where: Places, limit_seconds: float, run: Run) -> dict[st
     Raises AccessError, Busy, and NotMeasured when the instance does not answer within ``limit_seconds``.
     """
     # The lock comes first, so that an instance that cannot be measured now is not interrupted.
-    if _TAKEN in run(locked(where, f"docker stop {shlex.quote(name)} && {without_caches(where)}"), _LONG_SECONDS):
+    # It is not waited for: a wait would go on there after a Ctrl-C here, and take the caches aside when all are put back.
+    if _TAKEN in run(locked(where, f"docker stop {shlex.quote(name)} && {without_caches(where)}", 0), _LONG_SECONDS):
         raise Busy(
             f"{name} or a neighbour on its card is starting, and has the card's lock; nothing was changed. "
             f"Try again when it answers: `stoker status`, or on the host `cat {where.lock}`, which says whose start it is"
@@ -165,7 +167,7 @@ def put_back(name: str, where: Places, run: Run, answers: bool) -> bool:
     stop = "" if answers else f"docker stop {shlex.quote(name)}; "
     try:
         if _TAKEN not in run(
-            f"{stop}{locked(where, caches_back(where))}; back=$?; {start} && exit $back", _LONG_SECONDS
+            f"{stop}{locked(where, caches_back(where), _LOCK_SECONDS)}; back=$?; {start} && exit $back", _LONG_SECONDS
         ):
             return True
         reason = f"another start on the card has had its lock for {_LOCK_SECONDS:g} s"
@@ -202,11 +204,9 @@ def _list(value: object) -> list[dict[str, str]]:
     return value if isinstance(value, list) else []
 
 
-def locked(where: Places, piece: str) -> str:
-    """Shell: the piece while nobody else has the card's lock; when it cannot be had, `_TAKEN` and nothing else."""
-    return (
-        f"( exec 9<{shlex.quote(where.lock)}; flock -w {_LOCK_SECONDS:g} 9 || {{ echo '{_TAKEN}'; exit 0; }}; {piece} )"
-    )
+def locked(where: Places, piece: str, seconds: float) -> str:
+    """Shell: the piece while nobody else has the card's lock; when it cannot be had within ``seconds``, `_TAKEN` and nothing else."""
+    return f"( exec 9<{shlex.quote(where.lock)}; flock -w {seconds:g} 9 || {{ echo '{_TAKEN}'; exit 0; }}; {piece} )"
 
 
 def without_caches(where: Places) -> str:
