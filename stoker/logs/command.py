@@ -119,7 +119,9 @@ class _Run:
         self._access = logins(described.inventory)
         terminal = Console().is_terminal
         self._prefixes = Prefixes(
-            [place.name for place in places], terminal, terminal and not os.environ.get("NO_COLOR")
+            [place.name for place in places],
+            terminal=terminal,
+            colour=terminal and "NO_COLOR" not in os.environ,
         )
         self._failed = False
 
@@ -212,7 +214,7 @@ class _Run:
                 print(f"\n{place.name} on {place.host.name} is {container.status}{again}")
                 print(f"  cause    {found.cause}")
                 if found.evidence:
-                    print(f"  printed  {found.evidence}")
+                    print(f"  printed  {self._prefixes.harmless(found.evidence)}")
                 print(f"  remedy   {found.remedy}\n  more     {found.anchor}")
 
     def _say(self, words: str) -> None:

@@ -93,10 +93,11 @@ def attach(channel: paramiko.Channel, stdin: int, stdout: int, stderr: int, term
         try:
             if not more:
                 channel.shutdown_write()
-            if sent and channel.send_ready():  # not all at once: it may have to write before it can read on
+        if sent and channel.send_ready():  # not all at once: it may have to write before it can read on
+            try:
                 sent = sent[channel.send(sent) :]
-        except OSError:  # it has ended, and did not want more
-            sent, more = b"", False
+            except OSError:  # the program has ended; its output and its status are still to come
+                sent, more = b"", False
         while channel.recv_ready():
             _write(stdout, channel.recv(_BYTES))
         while channel.recv_stderr_ready():

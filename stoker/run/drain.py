@@ -17,8 +17,9 @@ from pathlib import Path
 
 from stoker.description import CannotStart, read
 from stoker.facts.paths import HOST_GATEWAYS
+from stoker.operate.contact import Contact
 from stoker.render.gateway import INSIDE_ADDRESS
-from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.steps.stack import member_name
@@ -29,6 +30,14 @@ Run = Callable[[Host, str], str]
 DONE, FAILED, NOT_STARTED = 0, 1, 3
 
 _POLL_SECONDS = 0.5
+
+
+class LeftDrained(AccessError):
+    """A gateway's host was lost behind the point where lists are written: on those of ``written`` they were, on others perhaps."""
+
+    def __init__(self, cause: AccessError, written: Collection[Task]) -> None:
+        super().__init__(cause.reason, cause.remedy)
+        self.written = written
 
 
 @dataclass(frozen=True)
@@ -82,24 +91,11 @@ def drain(
     if not found:
         print(f"No gateway has {', '.join(instances)} in a pool; there is nothing to do.")
         return DONE
-    access = logins(described.inventory)
-    shells = {task.host.name: _shell(access.get(task.host.name)) for task in found}
-
-    def run(host: Host, command: str) -> str:
-        shell = shells[host.name]
-        if shell is None:
-            raise AccessError(f"{host.name} is not reached by SSH", "drain by hand: docs/gateway.md has the file")
-        return shell.run(f"sh -c {shlex.quote(command)}", sudo=True)
-
+    contact = Contact(logins(described.inventory))
     try:
-        return carry_out(found, run, back=back, force=force, limit_seconds=limit_seconds)
-    except AccessError as error:
-        print(f"{error.reason}; {error.remedy}", file=sys.stderr)
-        return FAILED
+        return attempt(found, contact.run, back=back, force=force, limit_seconds=limit_seconds)
     finally:
-        for shell in shells.values():
-            if shell is not None:
-                shell.close()
+        contact.close()
 
 
 def tasks(fleet: Fleet, instances: Collection[str]) -> list[Task]:
@@ -120,18 +116,54 @@ def tasks(fleet: Fleet, instances: Collection[str]) -> list[Task]:
     return found
 
 
+def attempt(found: Sequence[Task], run: Run, *, back: bool, force: bool, limit_seconds: float) -> int:
+    """`carry_out`, and what went wrong is said, with what it leaves drained. The exit status of `drain`."""
+    try:
+        return carry_out(found, run, back=back, force=force, limit_seconds=limit_seconds)
+    except AccessError as error:
+        print(f"{error.reason}; {error.remedy}", file=sys.stderr)
+        if isinstance(error, LeftDrained):
+            for task in found:
+                held = ("stays" if len(task.names) == 1 else "stay") if task in error.written else "may be"
+                names = ", ".join(task.names)
+                print(f"{names} {held} drained at {task}; stoker undrain {' '.join(task.names)}", file=sys.stderr)
+        return FAILED
+
+
 def carry_out(found: Sequence[Task], run: Run, *, back: bool, force: bool, limit_seconds: float) -> int:
-    """Check, write, wait. Raises AccessError when a gateway's host cannot be asked."""
+    """Check, write, wait. Raises AccessError when a gateway's host cannot be asked, LeftDrained once a list may be written."""
+    written: list[Task] = []
+
+    def write(task: Task) -> None:
+        run(task.host, script(task, back))
+        written.append(task)
+
     with ThreadPoolExecutor(len(found)) as pool:
         states = list(pool.map(lambda task: ask(task, run), found))
-        if not back and not force:
-            refused = [line for task, state in zip(found, states, strict=True) for line in emptied(task, state)]
-            if refused:
-                print("\n".join(refused), file=sys.stderr)
-                print("Nothing was changed. Return another member first, or use --force.", file=sys.stderr)
-                return NOT_STARTED
-        list(pool.map(lambda task: run(task.host, script(task, back)), found))
-        return wait(found, lambda: list(pool.map(lambda task: ask(task, run), found)), back, limit_seconds)
+    if not back and not force:
+        refused = [line for task, state in zip(found, states, strict=True) for line in emptied(task, state)]
+        if refused:
+            print("\n".join(refused), file=sys.stderr)
+            print("Nothing was changed. Return another member first, or use --force.", file=sys.stderr)
+            return NOT_STARTED
+    try:
+        with ThreadPoolExecutor(len(found)) as pool:
+            # `map` would not begin the later ones when an earlier one fails; so `written` is whole when the pool has ended.
+            for writing in [pool.submit(write, task) for task in found]:
+                writing.result()
+            return wait(found, lambda: list(pool.map(lambda task: _ask_twice(task, run), found)), back, limit_seconds)
+    except AccessError as error:
+        if back:
+            raise
+        raise LeftDrained(error, written) from error
+
+
+def _ask_twice(task: Task, run: Run) -> list[MemberState]:
+    """A wait of minutes does not end with one lost connection: the second question is asked over a new one. Raises AccessError."""
+    try:
+        return ask(task, run)
+    except AccessError:
+        return ask(task, run)
 
 
 def ask(task: Task, run: Run) -> list[MemberState]:
@@ -212,7 +244,3 @@ def _names(fleet: Fleet) -> Iterator[str]:
         for _, instance in host.instances():
             yield instance.name
             yield member_name(fleet, host, instance)
-
-
-def _shell(login: Login | None) -> Shell | None:
-    return Shell(login) if login else None

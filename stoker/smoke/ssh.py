@@ -186,6 +186,8 @@ class Shell:
     ) -> tuple[int, str, str]:
         with self._sessions:
             try:
+                if client.get_transport() is None:  # closed by another thread; paramiko has no error of its own for it
+                    raise paramiko.SSHException("the connection is closed")
                 stdin, stdout, stderr = client.exec_command(command, timeout=seconds)
                 with closing(stdout.channel):  # or sshd counts it until the garbage collector comes
                     if sudo and self._needs_password:

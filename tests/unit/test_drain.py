@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import paramiko
 import pytest
 from gateway_hosts import FLEET, GATEWAYS, Hosts
+from smoke_sshd import connect, ssh_server
 from support.fleet import EMBEDDING, LLM
 
+from stoker.operate.contact import Contact
 from stoker.render.gateway import INSIDE_ADDRESS
 from stoker.run import drain
-from stoker.smoke.ssh import AccessError
+from stoker.smoke.ssh import AccessError, Login
 from stoker.spec.fleet import Host
 
 
@@ -103,6 +107,82 @@ def test_a_gateway_that_shows_nothing(hosts: Hosts) -> None:
     with pytest.raises(AccessError, match=r"bge_nginx on 192\.168\.31\.65 does not say"):
         carried_out(hosts, "ollama_bge_0")
     assert hosts.listed(EMBEDDING) == []
+
+
+LOST = AccessError("the connection is closed", "see the host")
+
+
+def failing(hosts: Hosts, fails: Callable[[Host, str, int], bool]) -> drain.Run:
+    """The hosts, where commands fail by host, command, and how many came before."""
+    came: list[str] = []
+
+    def run(host: Host, command: str) -> str:
+        came.append(command)
+        if fails(host, command, len(came) - 1):
+            raise LOST
+        return hosts.run(host, command)
+
+    return run
+
+
+def attempted(run: drain.Run, *names: str, back: bool = False) -> int:
+    return drain.attempt(drain.tasks(FLEET, names), run, back=back, force=False, limit_seconds=5)
+
+
+def test_a_connection_that_is_lost_once_while_it_waits_ends_nothing(hosts: Hosts) -> None:
+    hosts.in_flight["ollama_bge_0"] = [1, 1, 0]
+    assert attempted(failing(hosts, lambda host, command, before: before == 3), "ollama_bge_0") == drain.DONE
+
+
+def test_a_host_that_is_lost_while_it_waits_leaves_nothing_drained_without_a_word(
+    hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempted(failing(hosts, lambda host, command, before: before >= 2), "ollama_bge_0") == drain.FAILED
+    assert hosts.listed(EMBEDDING) == ["ollama_bge_0"]
+    assert capsys.readouterr().err.splitlines() == [
+        "the connection is closed; see the host",
+        "ollama_bge_0 stays drained at bge_nginx on 192.168.31.65; stoker undrain ollama_bge_0",
+    ]
+
+
+def test_of_a_list_whose_writing_failed_it_is_not_known_whether_it_counts(
+    hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = failing(hosts, lambda host, command, before: host.name == LLM and "flock" in command)
+    assert attempted(run, "vllm_llama_gpu0_0") == drain.FAILED
+    assert hosts.listed(EMBEDDING) == ["vllm_llama_gpu0_0"]
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "vllm_llama_gpu0_0 may be drained at vllm_nginx on 192.168.31.10; stoker undrain vllm_llama_gpu0_0",
+        "vllm_llama_gpu0_0 stays drained at bge_nginx on 192.168.31.65; stoker undrain vllm_llama_gpu0_0",
+    ]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_host_that_cannot_be_asked_before_anything_is_written(
+    hosts: Hosts, back: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempted(failing(hosts, lambda *_: True), "ollama_bge_0", back=back) == drain.FAILED
+    assert hosts.listed(EMBEDDING) == []
+    assert capsys.readouterr().err == "the connection is closed; see the host\n"
+
+
+def test_a_connection_that_is_lost_is_made_anew(tmp_path: Path) -> None:
+    host = drain.tasks(FLEET, ["ollama_bge_0"])[0].host
+    clients: list[paramiko.SSHClient] = []
+    with ssh_server(tmp_path) as port:
+
+        def made() -> paramiko.SSHClient:
+            clients.append(connect(port))
+            return clients[-1]
+
+        contact = Contact({host.name: Login(made, ("ssh", "box"))})
+        assert contact.run(host, "echo one") == "one\n"
+        clients[0].close()
+        with pytest.raises(AccessError):
+            contact.run(host, "echo two")
+        assert contact.run(host, "echo three") == "three\n"
+        contact.close()
+    assert len(clients) == 2
 
 
 def test_the_gateway_is_asked_inside_its_container() -> None:

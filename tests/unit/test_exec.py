@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,26 @@ def test_a_terminal_never_shows_the_password(tmp_path: Path) -> None:
     command = "sh -c 'echo $AS_ROOT; stty -a | grep -ow -e -echo -e echo; exit 3'"
     status, out, _ = attached(tmp_path, command, terminal=True, sudo=True, sudo_password="s3cret")
     assert (status, out.split()) == (3, [b"1", b"echo"])
+
+
+def test_a_program_that_ends_before_its_input_is_read(tmp_path: Path) -> None:
+    """Its output and its status count, whatever it has left unread."""
+    (tmp_path / "in").write_bytes(b"not wanted")
+    with (
+        ssh_server(tmp_path) as port,
+        (tmp_path / "in").open("rb") as given,
+        (tmp_path / "out").open("wb") as out,
+        (tmp_path / "err").open("wb") as err,
+    ):
+        shell = Shell(Login(lambda: connect(port), ("ssh", "box")))
+        with shell.stream("echo out; exit 7", size=os.terminal_size((80, 24))) as channel:
+            until = time.monotonic() + 20
+            while not channel.closed and time.monotonic() < until:
+                time.sleep(0.01)
+            assert attach(channel, given.fileno(), out.fileno(), err.fileno()) == 7
+        shell.close()
+    assert (tmp_path / "out").read_bytes().split() == [b"out"]
+    assert (tmp_path / "err").read_bytes() == b""
 
 
 def test_a_connection_that_is_lost(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from support.fleet import make_fleet
 
-from stoker.facts.paths import HOST_LOCKS
+from stoker.operate.interrupts import INTERRUPTED
 from stoker.ready.phase import Phase
 from stoker.ready.spans import spans
 from stoker.run import load_time
@@ -42,7 +44,21 @@ PHASES = {
 
 
 def test_the_phases_of_a_start() -> None:
-    assert load_time.phases(LOG) == PHASES
+    assert load_time.phases(QWEN, LOG) == PHASES
+
+
+@pytest.mark.parametrize("missing", ["stoker: GPU lock taken", "stoker: engine answers"])
+def test_a_log_without_its_first_or_last_line_is_told(missing: str) -> None:
+    log = "".join(line for line in LOG.splitlines(keepends=True) if missing not in line)
+    with pytest.raises(load_time.NotMeasured, match=f"`{missing}.*docker logs"):
+        load_time.phases(QWEN, log)
+
+
+def test_the_log_is_asked_from_a_little_before_the_start_on(host: Host) -> None:
+    """Its first lines may be older than the time that Docker says."""
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    (asked,) = {command for command in host.said if command.startswith("docker logs")}
+    assert asked == f"docker logs --timestamps --since 1795168799.800000 {QWEN} 2>&1"
 
 
 def test_a_phase_that_is_named_again_later_does_not_begin_anew() -> None:
@@ -73,6 +89,8 @@ class Host:
     root: Path
     log: str = LOG
     said: list[str] = field(default_factory=list)
+    #: What happens before a command: raises, perhaps.
+    before: Callable[[str], None] = lambda _: None
     #: What the card's cache holds at each start.
     at_start: list[set[str]] = field(default_factory=list)
     lost_at: bool = False  #: it cannot be reached when all is put right
@@ -81,15 +99,31 @@ class Host:
     def cache(self) -> Path:
         return self.root / "cache/GPU-a"
 
+    @property
+    def lock(self) -> Path:
+        return self.root / "locks/GPU-a.lock"
+
     def run(self, command: str, seconds: float) -> str:
         self.said.append(command)
+        self.before(command)
         words = command.split()
         if words[:2] == ["docker", "inspect"]:
+            lock = ["--lock", "/run/stoker/locks/GPU-a.lock"]
             inspected = {
-                "Args": ["--lock", "x", "--weights", "/model_data/m", "--", "vllm", "serve"],
+                "Args": [
+                    "--lock",
+                    "/run/stoker/locks/GPU-b.lock",
+                    *lock,
+                    "--weights",
+                    "/model_data/m",
+                    "--",
+                    "vllm",
+                    "serve",
+                ],
                 "Mounts": [
                     {"Source": str(self.root / "models"), "Destination": "/model_data"},
                     {"Source": str(self.cache), "Destination": "/var/cache/stoker"},
+                    {"Source": str(self.root / "locks"), "Destination": "/run/stoker/locks"},
                 ],
             }
             return json.dumps({"StartedAt": "2026-11-20T10:00:00Z"} if "-f" in words else [inspected])
@@ -98,74 +132,157 @@ class Host:
             return self.log
         if command == f"docker start {QWEN}":
             self.at_start.append({path.name for path in self.cache.iterdir()})
-        if self.lost_at and command.endswith(f"; docker start {QWEN}"):
-            raise AccessError("no SSH connection", "see the network")
-        local = (
-            command.replace(HOST_LOCKS, str(self.root))
-            .replace(f"docker stop {QWEN}", "true")
-            .replace(f"docker start {QWEN}", "true")
-        )
-        return subprocess.run(["sh", "-c", local], check=True, capture_output=True, text=True).stdout
+        local = command.replace(f"docker stop {QWEN}", "true").replace(f"docker start {QWEN}", "true")
+        ended = subprocess.run(["sh", "-c", local], check=False, capture_output=True, text=True)
+        if ended.returncode:
+            raise AccessError(f"exit code {ended.returncode}: {ended.stderr}", "run the command by hand")
+        return ended.stdout
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(load_time, "as_keyboard_interrupt", lambda: None)  # signals are the test run's own
+    monkeypatch.setattr(load_time, "_LOCK_SECONDS", 0.1)
     made = Host(tmp_path)
     made.cache.mkdir(parents=True)
+    made.lock.parent.mkdir()
+    made.lock.touch()
     (made.cache / "kept").touch()
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/model.safetensors").write_bytes(bytes(4096))
     return made
 
 
-def test_a_cold_start_has_no_caches_and_afterwards_all_are_there(host: Host) -> None:
-    measured = load_time.measure(QWEN, 5, host.run)
-    assert measured == {"cold": PHASES, "warm": PHASES}
+def test_a_cold_start_has_no_caches_and_afterwards_all_are_there(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    assert capsys.readouterr() == (load_time.table({"cold": PHASES, "warm": PHASES}) + "\n", "")
     assert host.at_start == [set(), {"compiled-1"}]
     assert {path.name for path in host.cache.iterdir()} == {"kept", "compiled-1", "compiled-2"}
     assert [path.name for path in host.cache.parent.iterdir()] == [host.cache.name]
     assert (host.root / "models/m/model.safetensors").stat().st_size == 4096
-    assert host.said[-1].endswith(f"docker start {QWEN}")
+    assert f"docker start {QWEN}" in host.said[-1]
 
 
-def test_an_instance_that_does_not_come_up_gets_its_caches_back(host: Host) -> None:
+def test_an_instance_that_does_not_come_up_gets_its_caches_back(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     host.log = "2026-11-20T10:00:00Z stoker: engine ended with exit code 1, GPU lock released\n"
-    with pytest.raises(load_time.NotMeasured, match=f"docker logs --tail 500 {QWEN}"):
-        load_time.measure(QWEN, 5, host.run)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert f"docker logs --tail 500 {QWEN}" in capsys.readouterr().err
     assert {path.name for path in host.cache.iterdir()} == {"kept", "compiled-1"}
 
 
-def test_a_host_that_is_lost_does_not_hide_the_first_error_and_what_to_do_is_said(
-    host: Host, capsys: pytest.CaptureFixture[str]
+def test_what_the_last_time_has_left_aside_is_there_again(host: Host) -> None:
+    aside = host.cache.with_name("GPU-a.aside")
+    for folder, text in ((host.cache, "new"), (aside, "old")):
+        (folder / "vllm").mkdir(parents=True)
+        (folder / "vllm/graph").write_text(text)
+    (aside / "vllm/other").touch()
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.DONE
+    assert host.at_start[0] == set()
+    assert {path.name for path in (host.cache / "vllm").iterdir()} == {"graph", "other"}
+    assert (host.cache / "vllm/graph").read_text() == "new"
+    assert not aside.exists()
+
+
+LOST = AccessError("the connection is closed", "see the host")
+
+
+def _raising(error: BaseException, at: str, for_good: bool) -> Callable[[str], None]:
+    """Raises before the first command that has the words, and with ``for_good`` before every later one."""
+    begun: list[str] = []
+
+    def before(command: str) -> None:
+        if (begun and for_good) or (not begun and at in command):
+            begun.append(command)
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (LOST, load_time.FAILED, "the connection is closed; see the host"),
+        (KeyboardInterrupt(), INTERRUPTED, f"Interrupted; {QWEN} gets its caches back"),
+    ],
+    ids=["connection lost", "Ctrl-C"],
+)
+def test_what_ends_a_measurement_leaves_nothing(
+    host: Host, error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    host.log, host.lost_at = "2026-11-20T10:00:00Z stoker: engine ended with exit code 1, GPU lock released\n", True
-    with pytest.raises(load_time.NotMeasured, match="did not come up"):
-        load_time.measure(QWEN, 5, host.run)
-    said = capsys.readouterr().err
-    assert f"{host.cache}.aside (no SSH connection)" in said
-    assert f"docker start {QWEN}" in said
-    subprocess.run(
-        ["sh", "-c", said.splitlines()[-1].replace(HOST_LOCKS, str(host.root)).replace("docker", "echo")], check=True
-    )
-    assert (host.cache / "kept").exists()
+    host.before = _raising(error, "docker logs", for_good=False)
+    assert load_time.carry_out(QWEN, 5, host.run) == status
+    assert said in capsys.readouterr().err
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
+    assert f"docker start {QWEN}" in host.said[-1]
 
 
-def test_a_neighbour_that_loads_keeps_its_cache(host: Host) -> None:
-    where = load_time.Places(str(host.root / "models/m"), str(host.cache), str(host.root / "x"), turn_seconds=0)
-    with subprocess.Popen(["flock", where.lock, "sh", "-c", "echo; sleep 20"], stdout=subprocess.PIPE) as neighbour:
-        assert neighbour.stdout
-        neighbour.stdout.readline()
-        done = subprocess.run(
-            ["sh", "-c", load_time.without_caches(where)], capture_output=True, text=True, check=False
-        )
-        neighbour.kill()
-    assert (done.returncode, (host.cache / "kept").exists()) == (75, True)
-    assert "another engine of the card loads" in done.stderr
+@pytest.mark.parametrize(
+    ("error", "status", "first", "then"),
+    [
+        (LOST, load_time.FAILED, "the connection is closed; see the host", ": the connection is closed\n"),
+        (KeyboardInterrupt(), INTERRUPTED, "Interrupted;", ": interrupted\n"),
+    ],
+    ids=["connection lost", "Ctrl-C"],
+)
+def test_what_is_left_is_said_with_the_commands_that_mend_it(
+    host: Host,
+    error: BaseException,
+    status: int,
+    first: str,
+    then: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host.before = _raising(error, "docker logs", for_good=True)
+    assert load_time.carry_out(QWEN, 5, host.run) == status
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert lines[0].startswith(first)
+    assert f"{host.cache}.aside" in lines[1]
+    assert lines[1].endswith(then)
+    assert lines[-1].strip() == f"docker start {QWEN}"
+    subprocess.run(["sh", "-c", lines[-2]], check=True)
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
 
 
-def test_a_log_without_its_beginning_is_no_measure() -> None:
-    with pytest.raises(load_time.NotMeasured, match="lost its first lines"):
-        load_time.phases("\n".join(LOG.splitlines()[3:]))
+def test_a_measurement_whose_caches_are_not_back_is_not_done(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.before = _raising(LOST, "exit $back", for_good=True)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    out, err = capsys.readouterr()
+    assert out.startswith("seconds"), "the figures are shown all the same"
+    assert f"{host.cache}.aside" in err
+
+
+def test_it_is_not_begun_while_another_start_has_the_card(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with host.lock.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert load_time.carry_out(QWEN, 5, host.run) == load_time.NOT_STARTED
+    assert f"`cat {host.lock}`" in capsys.readouterr().err
+    assert [command.split()[:2] for command in host.said[:1]] == [["docker", "inspect"]]
+    assert len(host.said) == 2, "and the instance is neither stopped nor started"
+    assert [path.name for path in host.cache.iterdir()] == ["kept"]
+    assert not host.cache.with_name("GPU-a.aside").exists()
+
+
+def test_nothing_is_put_back_under_another_start(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with host.lock.open() as lock:
+
+        def before(command: str) -> None:
+            if "exit $back" in command:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+
+        host.before = before
+        assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert {path.name for path in host.cache.iterdir()} == {"compiled-1", "compiled-2"}
+    err = capsys.readouterr().err
+    assert "another start on the card has had its lock" in err
+    assert f"flock {host.lock} sh -c" in err
+
+
+def test_an_instance_that_may_have_the_lock_itself_is_stopped_before_its_caches_come_back(host: Host) -> None:
+    host.before = _raising(LOST, "docker logs", for_good=False)
+    assert load_time.carry_out(QWEN, 5, host.run) == load_time.FAILED
+    assert host.said[-1].startswith(f"docker stop {QWEN}; ")
 
 
 def test_a_container_of_an_earlier_version_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 from collections.abc import Iterator
@@ -241,23 +242,46 @@ def test_nothing_is_left_behind_when_a_follower_is_gone(tmp_path: Path) -> None:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_in_a_pipe_is_as_it_came_and_on_a_terminal_harmless() -> None:
+@pytest.mark.parametrize(
+    ("terminal", "colour", "shown"),
+    [
+        (False, False, "2026-11-21T03:00:01.000Z a         | \x1b[32mloading\r10 %\r\x1b[2K\x1b[32m100 %\r"),
+        (True, False, "2026-11-21T03:00:01.000Z a         | 100 %"),
+        (True, True, "\x1b[36m2026-11-21T03:00:01.000Z a         |\x1b[0m \x1b[32m100 %\x1b[0m"),
+    ],
+    ids=["pipe", "NO_COLOR", "terminal"],
+)
+def test_a_line_in_a_pipe_is_as_it_came_and_on_a_terminal_harmless(terminal: bool, colour: bool, shown: str) -> None:
     text = "\x1b[32mloading\r10 %\r\x1b[2K\x1b[32m100 %\r"
-    names = ["a", "long_name"]
-    plain, coloured, dull = (Prefixes(names, *flags) for flags in ((False, False), (True, True), (True, False)))
-    assert plain.shown(line(1, "a", text)) == f"2026-11-21T03:00:01.000Z a         | {text}"
-    assert (
-        coloured.shown(line(1, "a", text)) == "\x1b[36m2026-11-21T03:00:01.000Z a         |\x1b[0m \x1b[32m100 %\x1b[0m"
-    )
-    assert dull.shown(line(1, "a", text)) == "2026-11-21T03:00:01.000Z a         | 100 %"
+    assert Prefixes(["a", "long_name"], terminal=terminal, colour=colour).shown(line(1, "a", text)) == shown
 
 
 @pytest.mark.parametrize(
-    "moves", ["\x1bM", "\x1b7", "\x1bc", "\x1bPq\x1b\\", "\x9b2J", "\x1b]0;t\x07", "\x1b(0", "\x1b[?25l"]
+    ("text", "clean"),
+    [
+        ("\x1b[1;31mred\x1b[0m \x1b[38:5:9mtoo\x1b[m", "\x1b[1;31mred\x1b[0m \x1b[38:5:9mtoo\x1b[m"),
+        ("a\x1b[2J\x1b[3;4Hb\x1b[?1049hc\x1b[>4;2md\x1b[!pe", "abcde"),
+        ("a\x1bcb\x1b7c\x1b(0d\x1b#8e", "abcde"),
+        ("a\x1b]0;title\x07b\x1b]52;c;eA==\x1b\\c", "abc"),
+        ("a\x1bP$q\x1b\\b\x1b_x\x1b\\c\x1b^x\x1b\\d\x1bXx\x1b\\e", "abcde"),
+        ("a\x9b2Jb\x9d0;title\x9cc\x90q\x9cd\x85e\x84", "abcde"),
+        ("a\x1b\x00[2Jb\x1b\x1b[2Jc\x1b", "a[2Jbc"),
+        ("a\x1bPnever ends", "anever ends"),
+        ("\x1b[31\x07mx \x1b[", "31mx "),
+        ("tab\tcafé 日本\x7f", "tab\tcafé 日本"),
+    ],
 )
-def test_nothing_else_reaches_a_terminal(moves: str) -> None:
-    shown = Prefixes(["a"], terminal=True, colour=False).shown(line(1, "a", f"be{moves}fore"))
-    assert shown.endswith("| before")
+def test_only_colours_reach_a_terminal(text: str, clean: str) -> None:
+    shown = Prefixes(["a"], terminal=True, colour=True).shown(line(1, "a", text))
+    assert shown == f"\x1b[36m2026-11-21T03:00:01.000Z a |\x1b[0m {clean}\x1b[0m"
+
+
+@given(st.text(alphabet="\x1b\x00\x07\x18\x9b\x9c\x90\x85[]\\P0;:?>mHJ( a", max_size=40))
+def test_what_is_left_begins_no_sequence_but_a_colour(text: str) -> None:
+    shown = Prefixes(["a"], terminal=True, colour=True).shown(line(1, "a", text))
+    assert not re.search(r"\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]", shown)
+    plain = Prefixes(["a"], terminal=True, colour=False).shown(line(1, "a", text))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", plain)
 
 
 def test_times() -> None:
