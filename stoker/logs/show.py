@@ -19,7 +19,6 @@ _CONTROL = re.compile(
     r"|\x1b[PX\]^_\[]|\x1b[ -/]*[0-~]"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 class Prefixes:

@@ -90,8 +90,6 @@ def attach(channel: paramiko.Channel, stdin: int, stdout: int, stderr: int, term
             sent = os.read(stdin, _BYTES)
             if not sent:
                 more = False
-        try:
-            if not more:
                 channel.shutdown_write()
         if sent and channel.send_ready():  # not all at once: it may have to write before it can read on
             try:

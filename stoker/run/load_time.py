@@ -44,8 +44,6 @@ _LOCK_SECONDS = 60.0
 _TAKEN = "the lock is taken"
 _FIRST_LINE = "stoker: GPU lock taken"
 _LAST_LINE = "stoker: engine answers"
-#: A container's first lines may be a little older than its StartedAt.
-_EARLIER_SECONDS = -0.2
 _WHOLE = "until it answers"
 
 

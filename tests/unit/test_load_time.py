@@ -93,7 +93,6 @@ class Host:
     before: Callable[[str], None] = lambda _: None
     #: What the card's cache holds at each start.
     at_start: list[set[str]] = field(default_factory=list)
-    lost_at: bool = False  #: it cannot be reached when all is put right
 
     @property
     def cache(self) -> Path:
