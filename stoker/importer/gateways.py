@@ -11,7 +11,7 @@ from stoker.draft.gateways import networks_of, pools_of, prefix_of, unique, word
 from stoker.importer.compose import Compose, Service
 from stoker.importer.engine import beside
 from stoker.importer.hosts import Placed
-from stoker.importer.nginx import Location, Nginx, read
+from stoker.importer.nginx import Directive, Location, Nginx, read
 from stoker.importer.notes import Notes
 from stoker.models.card import Cards, ModelCard
 from stoker.plan.memory.layout import ENCODERS
@@ -27,13 +27,37 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     (r"client_max_body_size", "client_max_body_size -> 32 MiB for JSON that is read, 100 MiB for the rest", "the gateway reads a body to find its model (`limits` of the gateway)"),
 )  # fmt: skip
 
+_KEYS = "the gateway asks nobody for a key now: give it `keys` (stoker key new)"
+_NETWORKS = "the gateway lets in whoever is in `allowed_networks`: write there who may use it, as networks or addresses"
+
+#: Directives that kept somebody out, or what was sent from being read -> what does so in a gateway.
+_PROTECTS = {
+    "auth_basic": _KEYS,
+    "auth_request": _KEYS,
+    "auth_jwt": _KEYS,
+    "auth_oidc": _KEYS,
+    "ssl_verify_client": _KEYS,
+    "access_by_lua": _KEYS,
+    "access_by_lua_block": _KEYS,
+    "access_by_lua_file": _KEYS,
+    "allow": _NETWORKS,
+    "deny": _NETWORKS,
+    "ssl_certificate": "what is sent can be read on its way now: give the gateway `tls`, with the files' place on the host",
+}
+
+#: Values with which such a directive keeps nobody out.
+_HARMLESS = {("auth_basic", "off"), ("auth_request", "off"), ("auth_jwt", "off"), ("auth_oidc", "off"), ("ssl_verify_client", "off"), ("allow", "all")}  # fmt: skip
+
+#: Variables that hold what a client is known by.
+_CLIENT = re.compile(r"\$\{?(?:http_authorization|http_x_api_key|arg_)")
+
+#: With which nginx refuses a client.
+_REFUSALS = {"401", "403", "444"}
+
 #: Directives that would be lost without a word.
 _LOST = {
-    "auth_basic": "give the gateway `keys` (stoker key new)",
-    "ssl_certificate": "give the gateway `tls`, with the files' place on the host",
     "limit_req": "give the gateway `client_limits`",
     "limit_conn": "give the gateway `client_limits`",
-    "allow": "give the gateway `allowed_networks`",
 }
 
 
@@ -56,7 +80,7 @@ def find(service: Service, compose: Compose, address: str, notes: Notes) -> Foun
         notes.assumed(
             service.label,
             "a pool for each model",
-            "its configuration is not beside the Compose file; which paths it serves is not known",
+            "its configuration is not beside the Compose file; which paths it serves, and whom it refuses, is not known",
         )
         return Found(service, compose, address, "nginx.conf", None)
     return Found(service, compose, address, files[0].name, read("\n".join(texts)))
@@ -99,8 +123,10 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
             if re.search(pattern, found.nginx.text):
                 notes.corrected(name, what, why)
         for directive, remedy in _LOST.items():
-            if re.search(rf"^\s*{directive}\s", found.nginx.text, re.MULTILINE):
+            if any(found.nginx.tree.all(directive)):
                 notes.left_out(name, f"{directive} of {found.file}", remedy)
+        for what, remedy in _protections(found.nginx):
+            notes.open(name, f"{what} of {found.file} is gone", remedy)
     ports = [port for port, _ in found.service.ports if port]
     if not ports:
         notes.assumed(name, "port 11434", "the file publishes none")
@@ -120,6 +146,22 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
         pools=tuple(pools),
         allowed_networks=networks,
     )
+
+
+def _protections(nginx: Nginx) -> Iterator[tuple[str, str]]:
+    """What kept somebody out, and what does so in a gateway. Of a condition only the variables: it may hold a key."""
+    for one in nginx.tree.all():
+        if one.name in _PROTECTS and (one.name, *one.words[:1]) not in _HARMLESS:
+            yield one.name, _PROTECTS[one.name]
+        elif one.name == "if" and _refuses(one):
+            variables = dict.fromkeys(re.findall(r"\$\{?(\w+)", " ".join(one.words)))
+            yield f"if ({' '.join(f'${variable}' for variable in variables)} ...)", _KEYS
+
+
+def _refuses(condition: Directive) -> bool:
+    """Whether it looks at what a client is known by, or refuses whom it is about."""
+    answers = {one.words[0] for one in condition.all("return") if one.words}
+    return bool(_CLIENT.search(" ".join(condition.words)) or answers & _REFUSALS)
 
 
 def for_replicas(members: Sequence[Placed], address: str, port: int, cards: Cards, notes: Notes) -> Gateway:

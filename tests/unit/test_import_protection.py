@@ -1,0 +1,94 @@
+"""`stoker import`: nothing that kept strangers out, and no secret, is lost or spread without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stoker.draft.cards import parse
+from stoker.draft.shipped import shipped
+from stoker.importer.fleet import Imported, Source, import_files
+from stoker.importer.notes import Note
+
+PINS = shipped()
+
+CHAT = """
+name: safe
+services:
+  chat:
+    image: vllm/vllm-openai:v0.19.1
+    volumes: ["/srv/models:/models"]
+    command: --model /models/Qwen3-4B --served-model-name qwen3-4b {arguments}
+    environment: {environment}
+    {more}
+"""
+FRONT = """
+  front: {image: nginx, PORTS volumes: ["./front.conf:/etc/nginx/conf.d/default.conf"]}
+"""
+
+
+def chat(arguments: str = "", environment: str = "{}", more: str = 'ports: ["8000:8000"]') -> str:
+    return CHAT.format(arguments=arguments, environment=environment, more=more)
+
+
+def import_(tmp_path: Path, compose: str, nginx: str = "") -> Imported:
+    (tmp_path / "compose.yaml").write_text(compose, encoding="utf-8")
+    (tmp_path / "front.conf").write_text(nginx, encoding="utf-8")
+    return import_files([Source(tmp_path / "compose.yaml", "10.0.0.7", parse("2 x V100-32GB"))], PINS)
+
+
+def opened(imported: Imported) -> list[Note]:
+    return [note for note in imported.notes.found if note.kind == "open"]
+
+
+def front(tmp_path: Path, protection: str) -> list[str]:
+    """What is to be decided of a gateway, for a protection of one location."""
+    server = "server { location /p/ { PROTECTION proxy_pass http://chat:8000; } }".replace("PROTECTION", protection)
+    imported = import_(tmp_path, chat() + FRONT.replace("PORTS", 'ports: ["80:80"],'), server)
+    return [f"{note.what}: {note.why}" for note in opened(imported) if note.service == "front"]
+
+
+@pytest.mark.parametrize(
+    ("protection", "what", "remedy"),
+    [
+        ('auth_basic "x"; auth_basic_user_file /etc/nginx/htpasswd;', "auth_basic of front.conf", "`keys`"),
+        ("auth_request /check;", "auth_request of front.conf", "`keys`"),
+        ('auth_jwt "x";', "auth_jwt of front.conf", "`keys`"),
+        ("allow 10.0.0.0/8;\n deny all;", "deny of front.conf", "`allowed_networks`"),
+        ("ssl_verify_client on;", "ssl_verify_client of front.conf", "`keys`"),
+        ("access_by_lua_file /etc/nginx/check.lua;", "access_by_lua_file of front.conf", "`keys`"),
+        ('if ($http_authorization != "Bearer hunter2") { return 401; }', "if ($http_authorization ...)", "`keys`"),
+        ("if ($http_x_api_key = hunter2) { set $ok 1; }", "if ($http_x_api_key ...)", "`keys`"),
+        ("if ($arg_key !~ hunter2) { return 403; }", "if ($arg_key ...)", "`keys`"),
+        ("if ($known = 0) { return 403; }", "if ($known ...)", "`keys`"),
+    ],
+)
+def test_what_an_nginx_asked_of_its_clients_is_to_be_decided(
+    tmp_path: Path, protection: str, what: str, remedy: str
+) -> None:
+    """Also where everything stands on one line. A key that the configuration holds is not printed."""
+    found = front(tmp_path, protection)
+    assert [line for line in found if what in line and remedy in line], found
+    assert "hunter2" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "",
+        "auth_basic off;",
+        "allow all;",
+        '# auth_basic "x";\n',
+        "if ($request_method = OPTIONS) { return 204; }",
+        "proxy_set_header Authorization $http_authorization;",
+    ],
+)
+def test_what_lets_everybody_in_is_no_protection(tmp_path: Path, harmless: str) -> None:
+    assert front(tmp_path, harmless) == []
+
+
+def test_limits_that_are_gone_are_told(tmp_path: Path) -> None:
+    server = "server { location / { limit_req zone=a; proxy_pass http://chat:8000; } }"
+    imported = import_(tmp_path, chat() + FRONT.replace("PORTS", 'ports: ["80:80"],'), server)
+    assert ("left out", "limit_req of front.conf") in [(note.kind, note.what) for note in imported.notes.found]
