@@ -50,6 +50,7 @@ class Service:
     environment: Mapping[str, str]
     ports: tuple[tuple[int | None, int], ...]  #: on the host (None: Docker chooses one), in the container
     loopback: bool  #: a port is open to the host itself alone
+    host_network: bool  #: its ports are the host's, without being published
     mounts: tuple[tuple[str, str], ...]  #: as written, place in the container
     cards: Wish
     restart: str
@@ -60,6 +61,13 @@ class Service:
     def label(self) -> str:
         """How a person knows it."""
         return self.container or self.name
+
+    @property
+    def closed(self) -> str:
+        """How it was kept from other machines; empty where it was not."""
+        if self.loopback:
+            return "its port was open to the host itself alone, and is"
+        return "" if self.ports or self.host_network else "it published no port, and has one that is"
 
     def mount(self, inside: str) -> tuple[str, str] | None:
         """What is mounted where a path of the container lies, the innermost first."""
@@ -172,6 +180,7 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
         environment=environment,
         ports=tuple(port for entry in _list(raw.get("ports")) for port in _port(entry)),
         loopback=any(_is_loopback(entry) for entry in _list(raw.get("ports"))),
+        host_network=raw.get("network_mode") == "host",
         mounts=tuple(mount for entry in _list(raw.get("volumes")) if (mount := _mount(entry))),
         cards=_cards(raw, deploy, environment),
         restart=str(raw.get("restart") or ""),

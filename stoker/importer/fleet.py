@@ -142,10 +142,10 @@ def _general(service: Service, notes: Notes) -> None:
         )
     elif service.restart != "always":
         notes.corrected(service.label, f"{had} -> always", "a container comes back after a crash and a reboot")
-    if service.loopback and role(service.image) != "nginx":
+    if service.closed and role(service.image) != "nginx":
         notes.open(
             service.label,
-            "its port was open to the host itself alone, and is open to everybody now",
+            f"{service.closed} open to everybody now",
             'write firewall = "engines" into all.py: then only the host itself and the gateways reach it',
         )
     for key in service.others:

@@ -138,6 +138,12 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
         f"allowed_networks {', '.join(networks)}",
         "a gateway has to say where its clients are; anybody else is refused",
     )
+    if found.service.closed:
+        notes.open(
+            name,
+            f"{found.service.closed} open to {', '.join(networks)} now",
+            "with the host's own address alone in `allowed_networks`, only the host itself gets in, asking at that address",
+        )
     return Gateway(
         container=found.service.container or f"{found.compose.project}-{found.service.name}-1",
         service=found.service.name.lower(),

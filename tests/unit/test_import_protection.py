@@ -92,3 +92,41 @@ def test_limits_that_are_gone_are_told(tmp_path: Path) -> None:
     server = "server { location / { limit_req zone=a; proxy_pass http://chat:8000; } }"
     imported = import_(tmp_path, chat() + FRONT.replace("PORTS", 'ports: ["80:80"],'), server)
     assert ("left out", "limit_req of front.conf") in [(note.kind, note.what) for note in imported.notes.found]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ("", "it published no port, and has one that is open to everybody now"),
+        ('expose: ["8000"]', "it published no port, and has one that is open to everybody now"),
+        ('ports: ["127.0.0.1:8000:8000"]', "its port was open to the host itself alone, and is open to everybody now"),
+    ],
+)
+def test_an_engine_that_strangers_could_not_reach(tmp_path: Path, more: str, what: str) -> None:
+    notes = opened(import_(tmp_path, chat(more=more)))
+    assert [note.what for note in notes if 'firewall = "engines"' in note.why] == [what]
+
+
+@pytest.mark.parametrize("more", ['ports: ["8000:8000"]', 'ports: ["8000"]', "network_mode: host"])
+def test_an_engine_that_everybody_could_reach(tmp_path: Path, more: str) -> None:
+    assert not [note for note in opened(import_(tmp_path, chat(more=more))) if "firewall" in note.why]
+
+
+@pytest.mark.parametrize(
+    ("ports", "what"),
+    [
+        ('ports: ["80:80"],', []),
+        ("network_mode: host,", []),
+        (
+            'ports: ["127.0.0.1:8080:80"],',
+            ["its port was open to the host itself alone, and is open to 10.0.0.0/24 now"],
+        ),
+        ("", ["it published no port, and has one that is open to 10.0.0.0/24 now"]),
+    ],
+)
+def test_a_gateway_that_strangers_could_not_reach(tmp_path: Path, ports: str, what: list[str]) -> None:
+    server = "server { location / { proxy_pass http://chat:8000; } }"
+    imported = import_(tmp_path, chat() + FRONT.replace("PORTS", ports), server)
+    found = [note for note in opened(imported) if note.service == "front"]
+    assert [note.what for note in found] == what
+    assert all("`allowed_networks`" in note.why for note in found)
