@@ -94,7 +94,7 @@ def read(path: Path, notes: Notes) -> Compose:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise CannotImport(f"{path}: it is no YAML that can be read: {error}") from None
+        raise CannotImport(f"{path}: it is no YAML that can be read: {_fault(error)}; correct it there") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("services"), dict) or not tree["services"]:
         raise CannotImport(f"{path}: it has no `services`; name a Compose file, for instance docker-compose.yml")
     if "include" in tree:
@@ -107,6 +107,15 @@ def read(path: Path, notes: Notes) -> Compose:
     )
     named = tree.get("volumes")
     return Compose(path, _project(project), services, frozenset(named) if isinstance(named, dict) else frozenset())
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Where and what, without the lines themselves and the words in them: they may be secrets."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return "it has a character that YAML does not allow"
+    what = re.sub(r"'(?!<)[^']{2,}'", "'...'", error.problem or "it breaks off")
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
 def _project(name: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stoker.draft.shipped import Shipped
-from stoker.importer import rules
+from stoker.importer import rules, secrets
 from stoker.importer.command_line import CommandLine, parse, typed
 from stoker.importer.compose import Compose, Service
 from stoker.importer.models import OLLAMA, ollama_model, owner_of
@@ -30,7 +30,7 @@ from stoker.spec.vllm import Argument
 #: Where models go when the file does not say where on the host they are.
 MODELS = {"vllm": "/data/models", "ollama": "/data/ollama_models"}
 
-_SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")
+_NO_SECRETS = "secrets are never in group_data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,8 +275,20 @@ def _arguments(
             found[name] = value
     for name, reason, remedy in vllm.problems_of(found, str(vllm.known()["version"])):
         if name in found:
-            notes.left_out(service.label, f"--{name} {found.pop(name)}", f"{reason}; {remedy}")
+            del found[name]
+            notes.left_out(service.label, f"--{name}", f"{reason}; {remedy}")
+    for name in [name for name, value in found.items() if _is_secret(name, value)]:
+        del found[name]
+        notes.left_out(service.label, f"--{name}", f"its value holds a secret, and {_NO_SECRETS}")
     return found
+
+
+def _is_secret(name: str, value: Argument) -> bool:
+    """The names of arguments themselves are known and harmless; a key below one, ``hf-overrides.api_key``, may be anything."""
+    if not isinstance(value, str):
+        return False
+    key = name.partition(".")[2]
+    return secrets.by_value(value) or (secrets.by_name(key) and not value.isdecimal())
 
 
 def _environment(service: Service, notes: Notes, one_card: bool) -> dict[str, str]:
@@ -286,8 +298,10 @@ def _environment(service: Service, notes: Notes, one_card: bool) -> dict[str, st
             notes.corrected(service.label, f"{name} is gone", rules.VARIABLES[name.upper()])
         elif one_card and name in rules.ONE_CARD:
             notes.corrected(service.label, f"{name} is gone", rules.WHY_ONE_CARD)
-        elif _SECRET.search(name.upper()):
-            notes.left_out(service.label, name, "by its name it holds a secret, and secrets are never in group_data")
+        elif secrets.by_name(name):
+            notes.left_out(service.label, name, f"by its name it holds a secret, and {_NO_SECRETS}")
+        elif secrets.by_value(value):
+            notes.left_out(service.label, name, f"its value holds a secret, and {_NO_SECRETS}")
         elif not _valid(EnvironmentName, name):
             notes.left_out(service.label, repr(name), "it is no name of a variable")
         else:

@@ -48,6 +48,7 @@ VARIABLES = {
     "TRANSFORMERS_OFFLINE": "Stoker sets HF_HUB_OFFLINE: the files are there and verified before an engine starts",
     "HTTP_PROXY": _PROXY,
     "HTTPS_PROXY": _PROXY,
+    "ALL_PROXY": _PROXY,
     "NO_PROXY": _PROXY,
     "OLLAMA_HOST": "the engine listens inside its container, where Stoker publishes it",
     "OLLAMA_MODELS": "the files lie in the stack's model_directory",

@@ -8,6 +8,8 @@ import pytest
 
 from stoker.draft.cards import parse
 from stoker.draft.shipped import shipped
+from stoker.draft.write import files
+from stoker.importer.errors import CannotImport
 from stoker.importer.fleet import Imported, Source, import_files
 from stoker.importer.notes import Note
 
@@ -130,3 +132,86 @@ def test_a_gateway_that_strangers_could_not_reach(tmp_path: Path, ports: str, wh
     found = [note for note in opened(imported) if note.service == "front"]
     assert [note.what for note in found] == what
     assert all("`allowed_networks`" in note.why for note in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DB_PASS", "hunter2"),
+        ("API_KEYS", "hunter2"),
+        ("HF_TOKEN_2", "hunter2"),
+        ("HFTOKEN2", "hunter2"),
+        ("ACCESS_TOKENS", "hunter2"),
+        ("PGPASSWORD", "hunter2"),
+        ("DB_PWD", "hunter2"),
+        ("LOADER", '{"api_key": "hunter2"}'),
+        ("MY_SECRETS_JSON", "hunter2"),
+        ("GOOGLE_APPLICATION_CREDENTIALS_JSON", "hunter2"),
+        ("ssh_key_passphrase", "hunter2"),
+        ("ALL_PROXY", "http://u:hunter2@proxy:3128"),
+        ("all_proxy", "http://proxy:3128"),
+        ("CACHE_URL", "redis://:hunter2@cache:6379"),
+        ("INDEX_URL", "https://hunter2@pypi.example/simple"),
+    ],
+)
+def test_a_secret_in_the_environment_is_neither_written_nor_printed(tmp_path: Path, name: str, value: str) -> None:
+    imported = import_(tmp_path, chat(environment=f"{{{name}: '{value}', KEEP: kept}}"))
+    text = "".join(files(imported.draft, PINS).values()) + "\n".join(imported.notes.lines())
+    assert "'KEEP'" in text or '"KEEP"' in text
+    assert [note for note in imported.notes.found if name in note.what]
+    assert "hunter2" not in text
+    assert "proxy:3128" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("MAX_TOKENS", "16"),
+        ("VLLM_MAX_NUM_BATCHED_TOKENS", "16"),
+        ("KEYBOARD", "de"),
+        ("NO_BYPASS", "1"),
+        ("DOCS_URL", "https://docs.example/@latest"),
+    ],
+)
+def test_a_harmless_variable_stays(tmp_path: Path, name: str, value: str) -> None:
+    imported = import_(tmp_path, chat(environment=f"{{{name}: '{value}'}}"))
+    ((_, instance),) = imported.draft.fleet(PINS.versions).hosts[0].instances()
+    assert instance.environment == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        ("--auth-token hunter2", "--auth-token"),
+        ("--max-model-len hunter2", "--max-model-len"),
+        ("--api-key hunter2", "--api-key"),
+        ("--tokenizer https://u:hunter2@host/x", "--tokenizer"),
+        ("--hf-overrides.api_key hunter2", "--hf-overrides.api_key"),
+    ],
+)
+def test_a_refused_argument_is_told_without_its_value(tmp_path: Path, arguments: str, gone: str) -> None:
+    imported = import_(tmp_path, chat(arguments))
+    text = "".join(files(imported.draft, PINS).values()) + "\n".join(imported.notes.lines())
+    assert [note for note in imported.notes.found if note.what in (gone, f"{gone} is gone")]
+    assert "hunter2" not in text
+
+
+def test_what_a_shell_exports_is_no_model(tmp_path: Path) -> None:
+    command = """command: ["sh", "-c", "export HF_TOKEN=hunter2; ./serve.sh --model /models/Qwen3-4B"]"""
+    text = chat(more=command).replace("command: --model", "labels: --model")
+    assert "hunter2" not in "\n".join(import_(tmp_path, text).notes.lines())
+
+
+def test_an_argument_about_tokens_stays(tmp_path: Path) -> None:
+    imported = import_(tmp_path, chat("--enable-prompt-tokens-details --long-prefill-token-threshold 64"))
+    ((_, instance),) = imported.draft.fleet(PINS.versions).hosts[0].instances()
+    assert instance.arguments == {"enable-prompt-tokens-details": True, "long-prefill-token-threshold": 64}
+
+
+def test_a_file_that_is_no_yaml_is_refused_without_its_lines(tmp_path: Path) -> None:
+    with pytest.raises(CannotImport) as refused:
+        import_(tmp_path, "services:\n  chat:\n    environment: {DB_PASS: 'hunter2', : : ]}\n")
+    assert "compose.yaml" in str(refused.value)
+    assert "line 3" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
