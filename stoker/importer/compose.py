@@ -179,7 +179,7 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
     deploy = _table(raw.get("deploy"))
     image, built = _image(name, raw, path, notes)
     environment = _environment(raw, path)
-    replicas = deploy.get("replicas", raw.get("scale", 1))
+    replicas = next((one for one in (deploy.get("replicas"), raw.get("scale")) if one is not None), 1)
     return Service(
         name=name,
         container=str(raw.get("container_name") or ""),
@@ -193,19 +193,22 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
         mounts=tuple(mount for entry in _list(raw.get("volumes")) if (mount := _mount(entry))),
         cards=_cards(raw, deploy, environment),
         restart=str(raw.get("restart") or ""),
-        replicas=_replicas(name, replicas),
+        replicas=_replicas(name, replicas, notes),
         others=tuple(key for key in raw if key not in _READ and key != "extends" and not str(key).startswith("x-")),
     )
 
 
-def _replicas(name: str, given: Any) -> int:
-    if not isinstance(given, int) or given < 1:
+def _replicas(name: str, given: Any, notes: Notes) -> int:
+    """A text is a number where a variable gave it."""
+    number = re.fullmatch(r"\d{1,20}", str(given))
+    if not number:
+        notes.assumed(name, "1 instance", f"{str(given)[:40]!r} is no number of replicas; correct it there")
         return 1
-    if given > _MOST_REPLICAS:
+    if int(given) > _MOST_REPLICAS:
         raise CannotImport(
             f"{name}: {given} replicas are more than a host's cards hold ({_MOST_REPLICAS}); correct the number"
         )
-    return given
+    return int(given)
 
 
 def _image(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> tuple[str, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,9 @@ _LOST = {
     "limit_conn": "give the gateway `client_limits`",
 }
 
+#: Where a port is looked for when the file publishes none.
+_FIRST_PORT = 11434
+
 
 @dataclass(frozen=True)
 class Found:
@@ -97,8 +100,10 @@ def _text(file: Path) -> str | None:
         return None
 
 
-def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, image: str, notes: Notes) -> Gateway | None:
-    """``hosts``: address -> its instances. None, with a note, where nothing is behind it."""
+def gateway(
+    found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, image: str, used: Container[int], notes: Notes
+) -> Gateway | None:
+    """``hosts``: address -> its instances. ``used``: the host's ports that it cannot get without asking. None, with a note, where nothing is behind it."""
     name = found.service.label
     pools = _pools(found, hosts, cards, notes)
     if not pools:
@@ -128,10 +133,11 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
         for what, remedy in _protections(found.nginx):
             notes.open(name, f"{what} of {found.file} is gone", remedy)
     ports = [port for port, _ in found.service.ports if port]
+    own = ports[0] if ports else next(port for port in range(_FIRST_PORT, 65536) if port not in used)
     if not ports:
-        notes.assumed(name, "port 11434", "the file publishes none")
+        notes.assumed(name, f"port {own}", "the file publishes none")
     for port in ports[1:]:
-        notes.left_out(name, f"port {port}", f"a gateway has one port for HTTP, {ports[0]}, and another for `tls`")
+        notes.left_out(name, f"port {port}", f"a gateway has one port for HTTP, {own}, and another for `tls`")
     networks = networks_of(found.address)
     notes.corrected(
         name,
@@ -147,7 +153,7 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
     return Gateway(
         container=found.service.container or f"{found.compose.project}-{found.service.name}-1",
         service=found.service.name.lower(),
-        port=ports[0] if ports else 11434,
+        port=own,
         config_file="nginx.conf" if found.file in (*SCRIPTS, KEYS_SCRIPT) else found.file,
         pools=tuple(pools),
         allowed_networks=networks,

@@ -37,7 +37,7 @@ class Placed:
 def place(
     engines: Sequence[Engine], taken: Iterable[int], cards: HostCards | None, names: Mapping[Engine, str], notes: Notes
 ) -> list[Placed]:
-    """``taken``: ports of the gateways. ``cards``: None where they are not known. ``names``: how each one's model is called.
+    """``taken``: ports of the gateways and of what stays behind. ``cards``: None where they are not known. ``names``: how each one's model is called.
 
     Raises CannotImport for a card that is not there.
     """
