@@ -105,3 +105,12 @@ def test_stacks_of_one_directory_have_projects_of_their_own(tmp_path: Path) -> N
     assert "0.yaml has the project serving" in found["project serving_2"]
     assert "one directory of models" in found["project serving-vllm"]
     assert "0.yaml has the project serving" in found["project serving_3"]
+
+
+def test_containers_of_two_files_that_compose_names_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "serving"
+    folder.mkdir()
+    imported = import_(folder, chat(), chat(more='ports: ["8001:8000"]'))
+    (host,) = imported.draft.fleet(PINS.versions).hosts
+    assert [instance.name for _, instance in host.instances()] == ["serving-chat-1", "serving-chat-1_2"]
+    assert "container serving-chat-1 -> serving-chat-1_2 (chat)" in notes(imported)
