@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from stoker.models.card import FOLDER, Cards, ModelCard, OllamaCard, file_name, load_cards
+from stoker.spec import explain
+from stoker.spec.problems import Problem, SpecError
 from stoker.spec.settings import HubModel, OllamaModel, Settings, Versions
 
 GROUP_DATA = Path(__file__).resolve().parents[2] / "group_data"
@@ -45,11 +49,44 @@ class Shipped:
 
 
 def shipped(directory: Path = GROUP_DATA) -> Shipped:
-    """Raises SpecError for cards that cannot be read, ValidationError for versions and models that are wrong."""
-    text = (directory / "all.py").read_text(encoding="utf-8")
-    found = {name: ast.literal_eval(node.value) for name, node in _assignments(text).items()}
-    settings = Settings.model_validate({name: found[name] for name in ("versions", "models")})
+    """Raises SpecError, also for cards that cannot be read."""
+    file = directory / "all.py"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "take the file of this checkout's release, or correct it"
+        raise SpecError([Problem(str(file), "file", "", f"it cannot be read: {error}", remedy)]) from None
+    found = _values(file, text)
+    try:
+        settings = Settings.model_validate(found)
+    except ValidationError as error:
+        raise SpecError(explain.explain(error, lambda _: str(file), found)) from None
     return Shipped(settings.versions, settings.models, load_cards([directory]), text)
+
+
+def _values(file: Path, text: str) -> dict[str, object]:
+    """``versions`` and ``models`` without running the file. Raises SpecError for what that does not do."""
+    try:
+        nodes = _assignments(text)
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+        raise SpecError([Problem(str(file), "file", "", f"it is not Python: {line}", "correct it there")]) from None
+    found: dict[str, object] = {}
+    problems = []
+    for name in ("versions", "models"):
+        if name not in nodes:
+            reason = "it is not given; pins and models of a new fleet come from here"
+            problems.append(Problem(str(file), name, "", reason, f"write {name} = {{...}} on the file's first level"))
+            continue
+        try:
+            found[name] = ast.literal_eval(nodes[name].value)
+        except (ValueError, TypeError, SyntaxError):
+            reason = "a part of it is computed, and the file is read without being run"
+            where = f"{file}, line {nodes[name].lineno}"
+            problems.append(Problem(where, name, "", reason, "write its values out"))
+    if problems:
+        raise SpecError(problems)
+    return found
 
 
 def _assignments(text: str) -> dict[str, ast.Assign]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ _SHORT = {
 
 #: What stands before the arguments, in all the ways to start the server.
 _PROGRAM = ("vllm", "serve", "vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server")
+
+
+#: A shell's, before a program that is not known. It is no model, and may hold a secret.
+_ASSIGNMENT = re.compile(r"\w+=")
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ def parse(words: Sequence[str]) -> CommandLine:
         word = rest[position]
         position += 1
         if not word.startswith("-"):
-            models.append(word)
+            if not _ASSIGNMENT.match(word):
+                models.append(word)
             continue
         name, equals, value = _name(word)
         values = [value] if equals else []

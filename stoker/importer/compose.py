@@ -50,6 +50,7 @@ class Service:
     environment: Mapping[str, str]
     ports: tuple[tuple[int | None, int], ...]  #: on the host (None: Docker chooses one), in the container
     loopback: bool  #: a port is open to the host itself alone
+    host_network: bool  #: its ports are the host's, without being published
     mounts: tuple[tuple[str, str], ...]  #: as written, place in the container
     cards: Wish
     restart: str
@@ -60,6 +61,13 @@ class Service:
     def label(self) -> str:
         """How a person knows it."""
         return self.container or self.name
+
+    @property
+    def closed(self) -> str:
+        """How it was kept from other machines; empty where it was not."""
+        if self.loopback:
+            return "its port was open to the host itself alone, and is"
+        return "" if self.ports or self.host_network else "it published no port, and has one that is"
 
     def mount(self, inside: str) -> tuple[str, str] | None:
         """What is mounted where a path of the container lies, the innermost first."""
@@ -86,7 +94,7 @@ def read(path: Path, notes: Notes) -> Compose:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise CannotImport(f"{path}: it is no YAML that can be read: {error}") from None
+        raise CannotImport(f"{path}: it is no YAML that can be read: {_fault(error)}; correct it there") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("services"), dict) or not tree["services"]:
         raise CannotImport(f"{path}: it has no `services`; name a Compose file, for instance docker-compose.yml")
     if "include" in tree:
@@ -99,6 +107,15 @@ def read(path: Path, notes: Notes) -> Compose:
     )
     named = tree.get("volumes")
     return Compose(path, _project(project), services, frozenset(named) if isinstance(named, dict) else frozenset())
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Where and what, without the lines themselves and the words in them: they may be secrets."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return "it has a character that YAML does not allow"
+    what = re.sub(r"'(?!<)[^']{2,}'", "'...'", error.problem or "it breaks off")
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
 def _project(name: str) -> str:
@@ -162,7 +179,7 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
     deploy = _table(raw.get("deploy"))
     image, built = _image(name, raw, path, notes)
     environment = _environment(raw, path)
-    replicas = deploy.get("replicas", raw.get("scale", 1))
+    replicas = next((one for one in (deploy.get("replicas"), raw.get("scale")) if one is not None), 1)
     return Service(
         name=name,
         container=str(raw.get("container_name") or ""),
@@ -172,24 +189,26 @@ def _service(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> Ser
         environment=environment,
         ports=tuple(port for entry in _list(raw.get("ports")) for port in _port(entry)),
         loopback=any(_is_loopback(entry) for entry in _list(raw.get("ports"))),
+        host_network=raw.get("network_mode") == "host",
         mounts=tuple(mount for entry in _list(raw.get("volumes")) if (mount := _mount(entry))),
         cards=_cards(raw, deploy, environment),
         restart=str(raw.get("restart") or ""),
-        replicas=_replicas(name, replicas),
+        replicas=_replicas(name, replicas, notes),
         others=tuple(key for key in raw if key not in _READ and key != "extends" and not str(key).startswith("x-")),
     )
 
 
-def _replicas(name: str, given: Any) -> int:
-    if isinstance(given, str) and given.isdecimal():  # of a variable
-        given = int(given)
-    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+def _replicas(name: str, given: Any, notes: Notes) -> int:
+    """A text is a number where a variable gave it."""
+    number = re.fullmatch(r"\d{1,20}", str(given))
+    if not number:
+        notes.assumed(name, "1 instance", f"{str(given)[:40]!r} is no number of replicas; correct it there")
         return 1
-    if given > _MOST_REPLICAS:
+    if int(given) > _MOST_REPLICAS:
         raise CannotImport(
             f"{name}: {given} replicas are more than a host's cards hold ({_MOST_REPLICAS}); correct the number"
         )
-    return given
+    return int(given)
 
 
 def _image(name: str, raw: Mapping[str, Any], path: Path, notes: Notes) -> tuple[str, bool]:

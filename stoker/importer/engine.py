@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stoker.draft.shipped import Shipped
-from stoker.importer import rules
+from stoker.importer import rules, secrets
 from stoker.importer.command_line import CommandLine, parse, typed
 from stoker.importer.compose import Compose, Service
 from stoker.importer.models import OLLAMA, ollama_model, owner_of
@@ -30,9 +30,7 @@ from stoker.spec.vllm import Argument
 #: Where models go when the file does not say where on the host they are.
 MODELS = {"vllm": "/data/models", "ollama": "/data/ollama_models"}
 
-#: A word of a variable's or an argument's name, and what an address with a password looks like.
-_SECRET = re.compile(r"(?:^|[_-])(?:TOKEN|API_?KEYS?|KEYS?|SECRETS?|PASS|PASSWD|PASSWORD|CREDENTIALS?)(?:[_-]|$)")
-_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+_NO_SECRETS = "secrets are never in group_data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,10 +275,20 @@ def _arguments(
             found[name] = value
     for name, reason, remedy in vllm.problems_of(found, str(vllm.known()["version"])):
         if name in found:
-            value = found.pop(name)
-            shown = "" if _SECRET.search(name.upper()) or _WITH_PASSWORD.search(str(value)) else f" {value}"
-            notes.left_out(service.label, f"--{name}{shown}", f"{reason}; {remedy}")
+            del found[name]
+            notes.left_out(service.label, f"--{name}", f"{reason}; {remedy}")
+    for name in [name for name, value in found.items() if _is_secret(name, value)]:
+        del found[name]
+        notes.left_out(service.label, f"--{name}", f"its value holds a secret, and {_NO_SECRETS}")
     return found
+
+
+def _is_secret(name: str, value: Argument) -> bool:
+    """The names of arguments themselves are known and harmless; a key below one, ``hf-overrides.api_key``, may be anything."""
+    if not isinstance(value, str):
+        return False
+    key = name.partition(".")[2]
+    return secrets.by_value(value) or (secrets.by_name(key) and not value.isdecimal())
 
 
 def _environment(service: Service, notes: Notes, one_card: bool) -> dict[str, str]:
@@ -290,8 +298,10 @@ def _environment(service: Service, notes: Notes, one_card: bool) -> dict[str, st
             notes.corrected(service.label, f"{name} is gone", rules.VARIABLES[name.upper()])
         elif one_card and name in rules.ONE_CARD:
             notes.corrected(service.label, f"{name} is gone", rules.WHY_ONE_CARD)
-        elif _SECRET.search(name.upper()) or _WITH_PASSWORD.search(str(value)):
-            notes.left_out(service.label, name, "it seems to hold a secret, and secrets are never in group_data")
+        elif secrets.by_name(name):
+            notes.left_out(service.label, name, f"by its name it holds a secret, and {_NO_SECRETS}")
+        elif secrets.by_value(value):
+            notes.left_out(service.label, name, f"its value holds a secret, and {_NO_SECRETS}")
         elif not _valid(EnvironmentName, name):
             notes.left_out(service.label, repr(name), "it is no name of a variable")
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stoker.draft.cards import HostCards
 from stoker.draft.draft import Draft, Group, named_apart
+from stoker.draft.gateways import unique
 from stoker.draft.objections import objections
 from stoker.draft.shipped import Shipped
 from stoker.importer import gateways
@@ -53,6 +54,8 @@ class _Host:
     cards: HostCards | None
     engines: list[Engine]
     gateways: list[gateways.Found]
+    #: Ports that services which stay behind publish.
+    foreign_ports: set[int] = field(default_factory=set)
 
     @property
     def shared_ports(self) -> dict[int, int]:
@@ -83,6 +86,8 @@ def import_files(sources: Sequence[Source], shipped: Shipped) -> Imported:
                 "--inventory-address was not given; write its address into inventory.py",
             )
         host = hosts.setdefault(address, _Host(address, source.cards, [], []))
+        if host.cards != source.cards:
+            raise CannotImport(_cards_differ(host, source))
         _sort(compose, host, shipped, notes)
     if not any(host.engines for host in hosts.values()):
         raise CannotImport(
@@ -92,7 +97,7 @@ def import_files(sources: Sequence[Source], shipped: Shipped) -> Imported:
     placed: dict[str, Sequence[Placed]] = {}
     for host in hosts.values():
         taken = [port for one in host.gateways for port, _ in one.service.ports if port]
-        taken += host.shared_ports.values()
+        taken += [*host.shared_ports.values(), *host.foreign_ports]
         placed[host.address] = place(host.engines, taken, host.cards, names, notes)
     groups = [_group(host, placed, shipped, notes) for host in hosts.values() if host.engines]
     for host in hosts.values():
@@ -109,11 +114,19 @@ def import_files(sources: Sequence[Source], shipped: Shipped) -> Imported:
     return Imported(draft, notes)
 
 
+def _cards_differ(host: _Host, source: Source) -> str:
+    before, now = (cards.words if cards else "unknown" for cards in (host.cards, source.cards))
+    return (
+        f"{source.path}: --cards says {now} for it, and {before} for an earlier file of the same host, {host.address}; "
+        "give the files of one host the same --cards, and those of another an --inventory-address of their own"
+    )
+
+
 def _sort(compose: Compose, host: _Host, shipped: Shipped, notes: Notes) -> None:
     """Each service of a file as what it is."""
     for service in compose.services:
-        if service.replicas == 0:
-            notes.left_out(service.label, "the whole service", "it has 0 replicas: it was switched off")
+        if not service.replicas:
+            notes.left_out(service.label, "the whole service", "it has 0 replicas, so it does not run")
             continue
         match role(service.image):
             case "vllm":
@@ -128,10 +141,12 @@ def _sort(compose: Compose, host: _Host, shipped: Shipped, notes: Notes) -> None
                 notes.left_out(
                     service.label, f"the whole service ({service.image or 'without an image'})", why_not(service.image)
                 )
-                continue
+                engine = None
         if engine:
             host.engines.append(engine)
             _general(service, notes)
+        else:
+            host.foreign_ports |= {port for port, _ in service.ports if port}
 
 
 def _general(service: Service, notes: Notes) -> None:
@@ -145,18 +160,10 @@ def _general(service: Service, notes: Notes) -> None:
         )
     elif service.restart != "always":
         notes.corrected(service.label, f"{had} -> always", "a container comes back after a crash and a reboot")
-    if role(service.image) == "nginx":
-        if service.loopback:
-            notes.open(
-                service.label,
-                "its port was open to the host itself alone, and is open to the gateway's allowed_networks now",
-                'write allowed_networks = ["127.0.0.0/8"] into its gateway if something on the host stands before it',
-            )
-    elif service.loopback or not any(port for port, _ in service.ports):
-        whom = "the host itself" if service.loopback else "containers of its Compose network"
+    if service.closed and role(service.image) != "nginx":
         notes.open(
             service.label,
-            f"its port was open to {whom} alone, and is open to everybody now",
+            f"{service.closed} open to everybody now",
             'write firewall = "engines" into all.py: then only the host itself and the gateways reach it',
         )
     for key in service.others:
@@ -195,19 +202,13 @@ def _group(host: _Host, placed: dict[str, Sequence[Placed]], shipped: Shipped, n
         stacks.setdefault((id(one.engine.compose), one.engine.model_directory), []).append(one)
     gateway_of = _gateways(host, placed, shipped, notes)
     found: list[Stack] = []
-    projects: set[str] = set()
+    found_in: dict[str, Compose] = {}  # project -> the file that has it
     for (compose_id, directory), members in stacks.items():
         compose = members[0].engine.compose
-        project = (
-            compose.project if compose.project not in projects else f"{compose.project}-{members[0].instance.engine}"
-        )
+        project, why = _project(compose, members[0].instance.engine, found_in)
         if project != compose.project:
-            notes.corrected(
-                members[0].engine.service.label,
-                f"project {project}",
-                "a stack has one directory of models, and this one's is another",
-            )
-        projects.add(project)
+            notes.corrected(members[0].engine.service.label, f"project {project}", why)
+        found_in[project] = compose
         stack = Stack(
             project=project,
             compose_file=compose.path.name,
@@ -228,18 +229,34 @@ def _group(host: _Host, placed: dict[str, Sequence[Placed]], shipped: Shipped, n
     )
 
 
+def _project(compose: Compose, engine: str, found_in: Mapping[str, Compose]) -> tuple[str, str]:
+    """A name that no other stack of the host has, and why it is another than the file's."""
+    if any(other is compose for other in found_in.values()):
+        why = "a stack has one directory of models, and this one's is another"
+        return unique(f"{compose.project}-{engine}", found_in), why
+    project = unique(compose.project, found_in)
+    other = found_in.get(compose.project, compose).path.name
+    return (
+        project,
+        f"{other} has the project {compose.project} on this host; a stack of each file needs a name of its own",
+    )
+
+
 def _gateways(host: _Host, placed: dict[str, Sequence[Placed]], shipped: Shipped, notes: Notes) -> dict[int, Gateway]:
     """Compose file -> its gateway. One whose own file has no engine goes to the host's first that has none."""
     free = [*dict.fromkeys(id(one.engine.compose) for one in placed[host.address])]
     found: dict[int, Gateway] = {}
+    used = {one.instance.port for one in placed[host.address]} | host.foreign_ports | {*host.shared_ports.values()}
+    used |= {port for one in host.gateways for port, _ in one.service.ports if port}
     for one in host.gateways:
         own = id(one.compose)
         place_ = own if own in free else next(iter(free), None)
         if place_ is None:
             notes.left_out(one.service.label, "the whole service", "a stack has one gateway")
             continue
-        made = gateways.gateway(one, placed, shipped.cards, str(shipped.versions.nginx), notes)
+        made = gateways.gateway(one, placed, shipped.cards, str(shipped.versions.nginx), used, notes)
         if made:
+            used.add(made.port)
             found[place_] = made
             free.remove(place_)
     for compose_id, port in host.shared_ports.items():

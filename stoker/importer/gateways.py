@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from stoker.draft.gateways import networks_of, pools_of, prefix_of, unique, word
 from stoker.importer.compose import Compose, Service
 from stoker.importer.engine import beside
 from stoker.importer.hosts import Placed
-from stoker.importer.nginx import Location, Nginx, read
+from stoker.importer.nginx import Directive, Location, Nginx, read
 from stoker.importer.notes import Notes
 from stoker.models.card import Cards, ModelCard
 from stoker.plan.memory.layout import ENCODERS
@@ -27,26 +27,41 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     (r"client_max_body_size", "client_max_body_size -> 32 MiB for JSON that is read, 100 MiB for the rest", "the gateway reads a body to find its model (`limits` of the gateway)"),
 )  # fmt: skip
 
+_KEYS = "the gateway asks nobody for a key now: give it `keys` (stoker key new)"
+_NETWORKS = "the gateway lets in whoever is in `allowed_networks`: write there who may use it, as networks or addresses"
+
+#: Directives that kept somebody out, or what was sent from being read -> what does so in a gateway.
+_PROTECTS = {
+    "auth_basic": _KEYS,
+    "auth_request": _KEYS,
+    "auth_jwt": _KEYS,
+    "auth_oidc": _KEYS,
+    "ssl_verify_client": _KEYS,
+    "access_by_lua": _KEYS,
+    "access_by_lua_block": _KEYS,
+    "access_by_lua_file": _KEYS,
+    "allow": _NETWORKS,
+    "deny": _NETWORKS,
+    "ssl_certificate": "what is sent can be read on its way now: give the gateway `tls`, with the files' place on the host",
+}
+
+#: Values with which such a directive keeps nobody out.
+_HARMLESS = {("auth_basic", "off"), ("auth_request", "off"), ("auth_jwt", "off"), ("auth_oidc", "off"), ("ssl_verify_client", "off"), ("allow", "all")}  # fmt: skip
+
+#: Variables that hold what a client is known by.
+_CLIENT = re.compile(r"\$\{?(?:http_authorization|http_x_api_key|arg_)")
+
+#: With which nginx refuses a client.
+_REFUSALS = {"401", "403", "444"}
+
 #: Directives that would be lost without a word.
 _LOST = {
-    "ssl_certificate": "give the gateway `tls`, with the files' place on the host",
     "limit_req": "give the gateway `client_limits`",
     "limit_conn": "give the gateway `client_limits`",
 }
 
-_KEYS = "give the gateway `keys` (stoker key new), or whoever is in `allowed_networks` gets in without one"
-_NETWORKS = "give the gateway `allowed_networks`"
-#: Directives that kept somebody out.
-_PROTECTIONS = {
-    "auth_basic": _KEYS,
-    "auth_request": _KEYS,
-    "auth_jwt": _KEYS,
-    "allow": _NETWORKS,
-    "deny": _NETWORKS,
-}
-_NO_PROTECTION = {("auth_basic", "off"), ("auth_request", "off"), ("auth_jwt", "off"), ("allow", "all")}
-#: What an `if` asks that wants a key.
-_ASKS_FOR_KEY = re.compile(r"\$(?:http_authorization|http_x_api_key|http_api_key|arg_\w+|cookie_\w+)")
+#: Where a port is looked for when the file publishes none.
+_FIRST_PORT = 11434
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def find(service: Service, compose: Compose, address: str, notes: Notes) -> Foun
         notes.assumed(
             service.label,
             "a pool for each model",
-            "its configuration is not beside the Compose file; which paths it serves is not known",
+            "its configuration is not beside the Compose file; which paths it serves, and whom it refuses, is not known",
         )
         return Found(service, compose, address, "nginx.conf", None)
     return Found(service, compose, address, files[0].name, read("\n".join(texts)))
@@ -94,8 +109,10 @@ def _text(file: Path) -> str | None:
         return None
 
 
-def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, image: str, notes: Notes) -> Gateway | None:
-    """``hosts``: address -> its instances. None, with a note, where nothing is behind it."""
+def gateway(
+    found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, image: str, used: Container[int], notes: Notes
+) -> Gateway | None:
+    """``hosts``: address -> its instances. ``used``: the host's ports that it cannot get without asking. None, with a note, where nothing is behind it."""
     name = found.service.label
     pools = _pools(found, hosts, cards, notes)
     if not pools:
@@ -122,27 +139,50 @@ def gateway(found: Found, hosts: dict[str, Sequence[Placed]], cards: Cards, imag
         for directive, remedy in _LOST.items():
             if any(found.nginx.tree.all(directive)):
                 notes.left_out(name, f"{directive} of {found.file}", remedy)
-        for directive, remedy in _protections(found.nginx):
-            notes.open(name, f"{directive} of {found.file} is gone", remedy)
+        for what, remedy in _protections(found.nginx):
+            notes.open(name, f"{what} of {found.file} is gone", remedy)
     ports = [port for port, _ in found.service.ports if port]
+    own = ports[0] if ports else next(port for port in range(_FIRST_PORT, 65536) if port not in used)
     if not ports:
-        notes.assumed(name, "port 11434", "the file publishes none")
+        notes.assumed(name, f"port {own}", "the file publishes none")
     for port in ports[1:]:
-        notes.left_out(name, f"port {port}", f"a gateway has one port for HTTP, {ports[0]}, and another for `tls`")
+        notes.left_out(name, f"port {port}", f"a gateway has one port for HTTP, {own}, and another for `tls`")
     networks = networks_of(found.address)
     notes.corrected(
         name,
         f"allowed_networks {', '.join(networks)}",
         "a gateway has to say where its clients are; anybody else is refused",
     )
+    if found.service.closed:
+        notes.open(
+            name,
+            f"{found.service.closed} open to {', '.join(networks)} now",
+            "with the host's own address alone in `allowed_networks`, only the host itself gets in, asking at that address",
+        )
     return Gateway(
         container=found.service.container or f"{found.compose.project}-{found.service.name}-1",
         service=found.service.name.lower(),
-        port=ports[0] if ports else 11434,
+        port=own,
         config_file="nginx.conf" if found.file in (*SCRIPTS, KEYS_SCRIPT) else found.file,
         pools=tuple(pools),
         allowed_networks=networks,
     )
+
+
+def _protections(nginx: Nginx) -> Iterator[tuple[str, str]]:
+    """What kept somebody out, and what does so in a gateway. Of a condition only the variables: it may hold a key."""
+    for one in nginx.tree.all():
+        if one.name in _PROTECTS and (one.name, *one.words[:1]) not in _HARMLESS:
+            yield one.name, _PROTECTS[one.name]
+        elif one.name == "if" and _refuses(one):
+            variables = dict.fromkeys(re.findall(r"\$\{?(\w+)", " ".join(one.words)))
+            yield f"if ({' '.join(f'${variable}' for variable in variables)} ...)", _KEYS
+
+
+def _refuses(condition: Directive) -> bool:
+    """Whether it looks at what a client is known by, or refuses whom it is about."""
+    answers = {one.words[0] for one in condition.all("return") if one.words}
+    return bool(_CLIENT.search(" ".join(condition.words)) or answers & _REFUSALS)
 
 
 def for_replicas(members: Sequence[Placed], address: str, port: int, cards: Cards, notes: Notes) -> Gateway:

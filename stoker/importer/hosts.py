@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stoker.draft.cards import HostCards
+from stoker.draft.gateways import unique
 from stoker.importer.compose import Wish
 from stoker.importer.engine import Engine
 from stoker.importer.errors import CannotImport
@@ -37,7 +38,7 @@ class Placed:
 def place(
     engines: Sequence[Engine], taken: Iterable[int], cards: HostCards | None, names: Mapping[Engine, str], notes: Notes
 ) -> list[Placed]:
-    """``taken``: ports of the gateways. ``cards``: None where they are not known. ``names``: how each one's model is called.
+    """``taken``: ports of the gateways and of what stays behind. ``cards``: None where they are not known. ``names``: how each one's model is called.
 
     Raises CannotImport for a card that is not there.
     """
@@ -45,12 +46,13 @@ def place(
     wanted = {port for engine in engines for port, _ in engine.service.ports if port}
     used = set(taken)
     gpus = _Gpus(cards, [engine for engine, _ in copies])
-    found = []
+    found: list[Placed] = []
     for engine, number in copies:
         port = _port(engine, number, used, wanted, notes)
         used.add(port)
         mine = gpus.of(engine, number, notes)
-        instance = _instance(engine, number, names[engine], port, mine, _arguments(engine, mine, cards, notes))
+        name = _name(engine, number, {one.instance.name for one in found}, notes)
+        instance = _instance(engine, number, name, names[engine], port, mine, _arguments(engine, mine, cards, notes))
         found.append(Placed(engine, instance))
         if engine.service.replicas > 1:
             notes.corrected(
@@ -77,11 +79,17 @@ def _arguments(engine: Engine, mine: Sequence[GpuName], cards: HostCards | None,
 
 
 def _instance(
-    engine: Engine, number: int, model: str, port: int, mine: Sequence[GpuName], arguments: Mapping[str, Argument]
+    engine: Engine,
+    number: int,
+    container: str,
+    model: str,
+    port: int,
+    mine: Sequence[GpuName],
+    arguments: Mapping[str, Argument],
 ) -> Instance:
     service = engine.service
     instance = Instance(
-        name=_container(engine, number),
+        name=container,
         engine=engine.engine,
         model=model,
         gpus=tuple(mine),
@@ -92,6 +100,17 @@ def _instance(
     )
     name = (service.name if service.replicas == 1 else f"{service.name}-{number + 1}").lower()
     return instance if name == instance.service_name else instance.model_copy(update={"service": name})
+
+
+def _name(engine: Engine, number: int, taken: Container[str], notes: Notes) -> str:
+    """Files of one directory may have services of the same name, and a host has each name once."""
+    wanted = _container(engine, number)
+    name = unique(wanted, taken)
+    if name != wanted:
+        notes.corrected(
+            engine.service.label, f"container {wanted} -> {name}", "another container of this host has that name"
+        )
+    return name
 
 
 def _container(engine: Engine, number: int) -> str:

@@ -19,10 +19,10 @@ class Directive:
     words: tuple[str, ...]
     children: tuple[Directive, ...] = ()
 
-    def all(self, name: str) -> Iterator[Directive]:
-        """Every directive of this name below, in order."""
+    def all(self, name: str = "") -> Iterator[Directive]:
+        """Every directive of this name below, in order; without a name every one."""
         for child in self.children:
-            if child.name == name:
+            if name in ("", child.name):
                 yield child
             yield from child.all(name)
 
@@ -41,6 +41,7 @@ class Nginx:
 
     upstreams: dict[str, tuple[str, ...]]
     locations: tuple[Location, ...]
+    tree: Directive
     text: str
     tree: Directive
 
@@ -52,7 +53,7 @@ def read(text: str) -> Nginx:
         for one in tree.all("upstream")
         if one.words
     }
-    return Nginx(upstreams, tuple(_locations(tree)), text, tree)
+    return Nginx(upstreams, tuple(_locations(tree)), tree, text)
 
 
 def _locations(tree: Directive) -> Iterator[Location]:

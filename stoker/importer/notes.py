@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 #: corrected: it would not have worked, or not well. assumed: the file does not say it. left out: a description cannot say it.
-#: open: a deploy would refuse it, or warn.
+#: open: a deploy would refuse it, or warn, or it lets somebody in whom the files kept out.
 Kind = Literal["corrected", "assumed", "left out", "open"]
 
 TITLES: dict[Kind, str] = {
     "corrected": "Corrected",
     "assumed": "Assumed, because the files do not say it; look at each",
     "left out": "Left out",
-    "open": "To be decided: a deploy would refuse this, or warn",
+    "open": "To be decided: a deploy would refuse this, or warn, or it lets somebody in whom the files kept out",
 }
 
 

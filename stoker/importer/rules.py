@@ -49,6 +49,7 @@ VARIABLES = {
     "ALL_PROXY": _PROXY,
     "HTTP_PROXY": _PROXY,
     "HTTPS_PROXY": _PROXY,
+    "ALL_PROXY": _PROXY,
     "NO_PROXY": _PROXY,
     "OLLAMA_HOST": "the engine listens inside its container, where Stoker publishes it",
     "OLLAMA_MODELS": "the files lie in the stack's model_directory",

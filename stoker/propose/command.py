@@ -43,8 +43,8 @@ class Wishes:
 
 def init(wishes: Wishes) -> int:
     """Propose, show, write. 0: written; 1: not written; 3: a host, a card or an option cannot be used."""
-    pins = shipped()
     try:
+        pins = shipped()
         machines = _machines(wishes)
         proposal = propose(machines, pins)
         fleet = proposal.draft.fleet(pins.versions)
