@@ -297,7 +297,7 @@ def _is_loopback(entry: Any) -> bool:
 
 def _range(text: str) -> list[int]:
     first, _, last = text.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()):
+    if not first.isdecimal() or (last and not last.isdigit()):
         return []
     return [*range(int(first), min(int(last or first), _MOST_PORT) + 1)]
 
@@ -326,7 +326,7 @@ def _cards(raw: Mapping[str, Any], deploy: Mapping[str, Any], environment: Mappi
         if names := _list(one.get("device_ids")):
             return Wish(tuple(str(name).removeprefix("nvidia.com/gpu=") for name in names))
         count = str(one.get("count", "all"))
-        return found or Wish(count=int(count) if count.isdigit() else None)
+        return found or Wish(count=int(count) if count.isdecimal() else None)
     return found if found or raw.get("runtime") != "nvidia" else Wish(count=None)
 
 

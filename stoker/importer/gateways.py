@@ -89,15 +89,6 @@ def find(service: Service, compose: Compose, address: str, notes: Notes) -> Foun
     return Found(service, compose, address, files[0].name, read("\n".join(texts)))
 
 
-def _protections(nginx: Nginx) -> Iterator[tuple[str, str]]:
-    """What the configuration kept clients out by, and what does so instead."""
-    for directive, remedy in _PROTECTIONS.items():
-        if any((directive, *one.words) not in _NO_PROTECTION for one in nginx.tree.all(directive)):
-            yield directive, remedy
-    if any(_ASKS_FOR_KEY.search(" ".join(one.words)) for one in nginx.tree.all("if")):
-        yield "the `if` that asks for a key", _KEYS
-
-
 def _files(place: Path) -> list[Path]:
     return sorted(place.rglob("*.conf*")) if place.is_dir() else [place]
 

@@ -159,7 +159,7 @@ class _Gpus:
         """As many as the engine computes on: those that are named, else those that fewest others have."""
         label, wish = engine.service.label, engine.service.cards
         if wish.names:
-            names: list[GpuName] = [int(name) if name.isdigit() else name for name in wish.names]
+            names: list[GpuName] = [int(name) if name.isdecimal() else name for name in wish.names]
             if engine.engine == "vllm" and len(names) > engine.cards:
                 why = f"vLLM computes on as many as tensor-parallel-size says, {engine.cards}"
                 notes.corrected(label, f"GPU {_numbers(names[: engine.cards])} of {_numbers(names)}", why)
@@ -187,7 +187,7 @@ def _numbers(names: Iterable[GpuName]) -> str:
 
 
 def _indices(wish: Wish) -> list[int]:
-    return [int(name) for name in wish.names if name.isdigit()]
+    return [int(name) for name in wish.names if name.isdecimal()]
 
 
 def _within_the_card(placed: list[Placed], notes: Notes) -> list[Placed]:

@@ -43,7 +43,6 @@ class Nginx:
     locations: tuple[Location, ...]
     tree: Directive
     text: str
-    tree: Directive
 
 
 def read(text: str) -> Nginx:

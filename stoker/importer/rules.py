@@ -46,7 +46,6 @@ VARIABLES = {
     "HF_HOME": "the files lie in the stack's model_directory",
     "HF_HUB_OFFLINE": "Stoker sets it: the files are there and verified before an engine starts",
     "TRANSFORMERS_OFFLINE": "Stoker sets HF_HUB_OFFLINE: the files are there and verified before an engine starts",
-    "ALL_PROXY": _PROXY,
     "HTTP_PROXY": _PROXY,
     "HTTPS_PROXY": _PROXY,
     "ALL_PROXY": _PROXY,

@@ -271,42 +271,6 @@ def test_a_port_that_was_closed_is_not_opened_without_a_word(pins: Shipped, tmp_
     assert 'firewall = "engines"' in notes
 
 
-def test_a_port_that_was_published_nowhere_is_not_opened_without_a_word(pins: Shipped, tmp_path: Path) -> None:
-    _, notes = one(pins, tmp_path, AWQ.replace('    ports: ["8000:8000"]\n', ""))
-    assert "open to containers of its Compose network alone" in notes
-    assert 'firewall = "engines"' in notes
-
-
-PROTECTED = """
-services:
-  chat:
-    image: vllm/vllm-openai:v0.19.1
-    command: --model Qwen/Qwen2.5-7B-Instruct --auth-token sk-hidden
-    environment: {DB_PASS: sk-hidden, API_KEYS: sk-hidden, HF_TOKEN_2: sk-hidden, MAX_TOKENS: "5", PROXY: "http://u:sk-hidden@p:1"}
-    ports: ["8000:8000"]
-    scale: ${COPIES:-2}
-  off: {image: vllm/vllm-openai:v0.19.1, command: --model Qwen/Qwen2.5-7B-Instruct, deploy: {replicas: 0}}
-  gateway: {image: nginx:1.27, ports: ["127.0.0.1:8080:80"], volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-"""
-NGINX = """
-http { server { listen 80; location / { auth_basic "x"; proxy_pass http://chat:8000; }
-  location /b { auth_request /who; if ($http_authorization != "Bearer x") { return 401; } deny 10.0.0.9; allow all; } } }
-"""
-
-
-def test_what_kept_clients_out_is_named_and_no_secret_is(pins: Shipped, tmp_path: Path) -> None:
-    (tmp_path / "nginx.conf").write_text(NGINX)
-    host, notes = one(pins, tmp_path, PROTECTED)
-    for directive in ("auth_basic", "auth_request", "the `if` that asks for a key", "deny"):
-        assert f"{directive} of nginx.conf is gone" in notes
-    assert "allow of" not in notes
-    assert "allowed_networks now" in notes
-    assert "sk-hidden" not in notes
-    instances = [instance for _, instance in host.instances()]
-    assert [dict(instance.environment) for instance in instances] == [{"MAX_TOKENS": "5"}] * 2
-    assert "it was switched off" in notes
-
-
 _ODD = st.one_of(
     st.none(),
     st.integers(),
