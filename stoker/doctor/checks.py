@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stoker.doctor import cards, containers, disks, engines, keys
-from stoker.doctor.drift import drift
+from stoker.doctor.drift import drift, settled
 from stoker.doctor.look import Line, LiveCheck, LiveLook, Verdict
-from stoker.facts.state import HostState
 from stoker.plan.finding import Finding
 from stoker.plan.preflight import CHECKS, findings
 
@@ -52,15 +51,6 @@ def examine(look: LiveLook) -> list[Result]:
     if not any(one.severity == "refuse" for one in said):
         found += [_of(look, DRIFT, line) for line in drift(look)]
     return found
-
-
-def settled(state: HostState) -> HostState:
-    """A container between two starts counts as running: its ports are its own, whoever holds them at this moment."""
-    containers = {
-        name: replace(one, status="running") if one.status == "restarting" else one
-        for name, one in state.containers.items()
-    }
-    return replace(state, containers=containers)
 
 
 def _preflight(said: list[Finding]) -> list[Line]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stoker.doctor.look import Line, LiveLook
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Fleet, Host
@@ -19,9 +21,21 @@ def drift(look: LiveLook) -> list[Line]:
 
 
 def differences(fleet: Fleet, host: Host, state: HostState) -> list[str]:
-    """What each chapter would do, in words. Raises where the preflight refuses, as `chapters` does."""
+    """What each chapter would do, in words; that a container ends again and again is told elsewhere.
+
+    Raises where the preflight refuses, as `chapters` does.
+    """
     return [
         f"{chapter}: {'; '.join(action.description for action in actions)}"
-        for chapter, actions in chapters(fleet, host, state).items()
+        for chapter, actions in chapters(fleet, host, settled(state)).items()
         if actions and (state.docker_running or chapter in _WITHOUT_DOCKER)
     ]
+
+
+def settled(state: HostState) -> HostState:
+    """A container between two starts counts as running: its ports are its own, whoever holds them at this moment."""
+    containers = {
+        name: replace(one, status="running") if one.status == "restarting" else one
+        for name, one in state.containers.items()
+    }
+    return replace(state, containers=containers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stoker.doctor.checks import settled
-from stoker.doctor.drift import differences
+from stoker.doctor.drift import differences, settled
 from stoker.facts.state import HostState
 from stoker.models.card import Cards
 from stoker.plan.preflight import findings

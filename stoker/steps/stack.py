@@ -137,21 +137,30 @@ _LEFT_BEHIND = ("cgroup is not empty", "unable to remove container's cgroup")
 
 
 def _up(host: Host, stack: Stack, reasons: Collection[str], state: HostState) -> str:
-    """Bring the services up. Those that only had to be started are made anew when something of their last run is in the way."""
+    """Shell: bring the services up."""
     compose = f"docker compose --ansi never --progress quiet -f {shlex.quote(compose_path(host, stack))}"
-    up = f"{compose} up -d --no-deps --pull never"
-    names = " ".join(map(shlex.quote, reasons))
-    stopped = [
-        service.name
+    why = {
+        service.name: container_reason(service, state)
         for service in services(host, stack, uuids(state))
-        if service.name in reasons and container_reason(service, state).startswith(_START)
-    ]
+        if service.name in reasons
+    }
+    failing = [name for name, reason in why.items() if reason == _START_ANEW]
+    others = [name for name in why if name not in failing]
+    stopped = [name for name in others if why[name].startswith(_START)]
+    parts = [f"{compose} restart --no-deps {' '.join(map(shlex.quote, failing))}"] if failing else []
+    parts += [_up_or_anew(f"{compose} up -d --no-deps --pull never", others, stopped)] if others else []
+    return " && ".join(parts)
+
+
+def _up_or_anew(up: str, names: Collection[str], stopped: Collection[str]) -> str:
+    """Those that only have to be started (``stopped``) are made anew when something of their last run is in the way."""
+    command = f"{up} {' '.join(map(shlex.quote, names))}"
     if not stopped:
-        return f"{up} {names}"
+        return command
     cases = "|".join(f'*"{words}"*' for words in _LEFT_BEHIND)
-    anew = f"{up} --force-recreate {' '.join(map(shlex.quote, stopped))} && {up} {names}"
+    anew = f"{up} --force-recreate {' '.join(map(shlex.quote, stopped))} && {command}"
     return (
-        f'{{ said=$({up} {names} 2>&1); up=$?; test -z "$said" || printf \'%s\\n\' "$said"; '
+        f'{{ said=$({command} 2>&1); up=$?; test -z "$said" || printf \'%s\\n\' "$said"; '
         f'case "$said" in {cases}) echo "made anew, because of what is left of the last run"; {anew};; *) (exit $up);; esac; }}'
     )
 
@@ -198,6 +207,8 @@ def forgotten(host: Host, state: HostState) -> list[Action]:
 
 
 _START = "start, it is"
+#: What it ended for may have been put right by now, and Docker waits longer and longer before each try.
+_START_ANEW = "start anew, it ends again and again"
 
 
 def container_reason(service: Service, state: HostState) -> str:
@@ -212,9 +223,9 @@ def container_reason(service: Service, state: HostState) -> str:
     image = state.images.get(service.image)
     if image and container.image_id != image:
         return f"recreate, {service.image} is another image now"
-    if container.status not in ("running", "restarting"):
-        return f"{_START} {container.status}"
-    return ""
+    if container.status == "restarting":
+        return _START_ANEW
+    return "" if container.status == "running" else f"{_START} {container.status}"
 
 
 def _orphans(stack: Stack, state: HostState) -> list[str]:

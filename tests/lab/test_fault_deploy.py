@@ -209,6 +209,9 @@ def test_what_breaks_behind_a_deploys_back_is_told_by_a_wait(project: Project, g
         )
         assert report, str(failed)
         assert f"#{anchor}" in report[0], f"{name}: {failed}"
+    # Two of them end again and again, and would be found so by the next deploy too.
+    healed = project.deploy()
+    assert healed.code == 0, str(healed)
 
 
 @pytest.mark.parametrize(
@@ -223,21 +226,6 @@ def test_cards_that_are_gone_are_told_by_a_wait(fault: str, said: str, project: 
     assert failed.code == 1, str(failed)
     assert f"{gpu10.address}: its cards are gone: " in failed.err
     assert said in failed.err
-
-
-def test_a_container_of_whose_last_run_something_is_left_is_made_anew(project: Project, gpu10: Machine) -> None:
-    """A process in its cgroup that its own end does not end; Docker refuses to start such a container for ever."""
-    before = gpu10.containers()
-    gpu10.sh(
-        f"d=/sys/fs/cgroup$(tail -n 1 /proc/$(docker inspect -f '{{{{.State.Pid}}}}' {QWEN})/cgroup | cut -d : -f 3); "
-        f"sleep 120 >/dev/null 2>&1 & echo $! >$d/cgroup.procs; docker stop -t 5 {QWEN}"
-    )
-    assert not gpu10.holds(f"docker start {QWEN}")
-    done = project.deploy()
-    assert done.code == 0, str(done)
-    assert "made anew, because of what is left of the last run" in done.err
-    after = gpu10.containers()
-    assert {name for name in before if after[name] != before[name]} == {QWEN}
 
 
 def test_what_a_person_writes_reaches_the_engine_as_it_stands(project: Project, gpu10: Machine) -> None:

@@ -341,7 +341,10 @@ DEVIATIONS = {
         with_container("vllm_qwen_gpu2", status="exited"),
         {"containers": ["vllm_qwen_gpu2: start, it is exited"]},
     ),
-    "crashing": Deviation(with_container("vllm_qwen_gpu2", status="restarting"), {}),
+    "crashing": Deviation(
+        with_container("vllm_qwen_gpu2", status="restarting"),
+        {"containers": ["vllm_qwen_gpu2: start anew, it ends again and again"]},
+    ),
     "removed": Deviation(without_container("vllm_llama_gpu0_1"), {"containers": ["vllm_llama_gpu0_1: create"]}),
     "made from another description": Deviation(
         with_container("vllm_llama_gpu1_0", configuration="0123456789abcdef"),
@@ -513,6 +516,19 @@ def test_only_what_differs_is_given_to_compose() -> None:
     without = {name: one for name, one in containers.items() if name != "vllm_qwen_gpu2"}
     (action,) = steps(fleet, host, replace(converged(fleet, host), containers=without))["containers"]
     assert action.script == f"{COMPOSE_UP} vllm-qwen-gpu2"
+
+
+def test_what_ends_again_and_again_is_started_anew() -> None:
+    """Its last death may be of a trouble that this very deploy puts right, and Docker may be a minute away from its next try."""
+    fleet, host = fleet_and_host("llm")
+    state = with_container("vllm_qwen_gpu2", status="restarting")(host, converged(fleet, host))
+    state = with_container("vllm_llama_gpu0_0", status="exited")(host, state)
+    (action,) = steps(fleet, host, state)["containers"]
+    assert "vllm_qwen_gpu2: start anew, it ends again and again" in str(action)
+    restart, up = action.script.split(" && ", 1)
+    assert restart == f"{COMPOSE_UP.removesuffix(' up -d --no-deps --pull never')} restart --no-deps vllm-qwen-gpu2"
+    assert "vllm-qwen-gpu2" not in up
+    assert f"{COMPOSE_UP} vllm-llama-gpu0-0" in up
 
 
 COMPOSE_UP = (
