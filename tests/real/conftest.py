@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from parser_answers import PINNED, Answer, ask
+from parser_answers import PINNED, Answer, ask, ask_in_parts
 from release_examples import examples_by_name, wrong_examples_by_name
 from rendered_lines import WRONG, lines_of_all_fleets
 
@@ -56,7 +56,7 @@ def pinned_answer(released: Path) -> Answer:
     """What the parser of the pinned vLLM says. Its start costs 10 s or more, so everything is asked at once."""
     examples = [*examples_by_name().values(), *wrong_examples_by_name().values()]
     lines = {example.name: example.line for group in examples for example in group}
-    return ask(released, lines_of_all_fleets() | {name: line for name, (line, _) in WRONG.items()} | lines)
+    return ask_in_parts(released, lines_of_all_fleets() | {name: line for name, (line, _) in WRONG.items()} | lines)
 
 
 @pytest.fixture(scope="session")
