@@ -85,8 +85,10 @@ class DoubleVllm(Subject):
 
     def _host(self, model: str) -> tuple[Path, Path]:
         host = make_host(self.directory / f"host-{len(list(self.directory.glob('host-*')))}", "V100-32GB")
-        make = make_bge if model == "bge-m3" else make_model
-        return host, make(self.directory / "models" / model)
+        directory = self.directory / "models" / model
+        if not directory.exists():  # once: servers that start at this moment read it
+            (make_bge if model == "bge-m3" else make_model)(directory)
+        return host, directory
 
     def _run(self, host: Path, words: list[str], port: int, **env: str) -> Running:
         where = ["--host", "127.0.0.1", "--port", str(port)] if port else []
