@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bring a model's files to this host and verify them. Runs in the engine's image, which has huggingface_hub.
 
-    fetch-model.py DIRECTORY REPOSITORY REVISION [--exclude PATTERN]...
+    fetch-model.py DIRECTORY REPOSITORY REVISION [--only PATTERN | --exclude PATTERN...]
 
 Reads HF_ENDPOINT and HF_TOKEN. What is already there and right is kept, what is half there goes on. Every file is compared
 with the hub's checksum (SHA-256 of large files, git blob SHA-1 of small ones); then .stoker-manifest.json is written, by which later
@@ -16,6 +16,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import threading
@@ -34,14 +35,15 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("repository")
     parser.add_argument("revision")
+    parser.add_argument("--only", default="*")
     parser.add_argument("--exclude", action="append", default=[])
     arguments = parser.parse_args()
     directory = arguments.directory
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        wanted, commit = listing(arguments.repository, arguments.revision, arguments.exclude)
+        wanted, commit = listing(arguments.repository, arguments.revision, arguments.only, arguments.exclude)
         if wanted is None:
-            files = check_structure(directory)
+            files = check_structure(directory) if arguments.only == "*" else check_gguf(directory, arguments.only)
             checked = "structure"
         else:
             download(directory, arguments.repository, commit, wanted)
@@ -67,7 +69,7 @@ def main() -> int:
     return 0
 
 
-def listing(repository, revision, exclude):
+def listing(repository, revision, only, exclude):
     """``({path: (size, algorithm, checksum)}, commit)``, or ``(None, "")`` when the hub cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -90,12 +92,15 @@ def listing(repository, revision, exclude):
         return None, ""
     wanted = {}
     for sibling in info.siblings or []:
+        if not fnmatch.fnmatch(sibling.rfilename, only):
+            continue
         if any(fnmatch.fnmatch(sibling.rfilename, pattern) for pattern in exclude):
             continue
         algorithm, checksum = ("sha256", sibling.lfs["sha256"]) if sibling.lfs else ("git-sha1", sibling.blob_id)
         wanted[sibling.rfilename] = (sibling.size or 0, algorithm, checksum)
     if not wanted:
-        raise Failure(f"{repository} holds no files")
+        what = "no files" if only == "*" else f"no file {only}: correct `file` of the model"
+        raise Failure(f"{repository} holds {what}")
     return wanted, info.sha
 
 
@@ -220,10 +225,32 @@ def check_structure(directory):
             raise Failure(
                 f"{path.name} of {directory.name} has {path.stat().st_size} bytes, its header says {end}: copy it again"
             )
+    found = [path for path in directory.rglob("*") if path.name != MANIFEST and ".cache" not in path.parts]
+    return sums(directory, found)
+
+
+def check_gguf(directory, only):
+    """One model in GGUF that somebody copied here, in one file or in all its parts."""
+    found = sorted(directory.glob(only))
+    split = re.search(r"-of-(\d{5})\.gguf$", only)
+    if len(found) != (int(split[1]) if split else 1):
+        raise Failure(
+            f"{only} of {directory.name} is not on this host and the hub cannot be reached: set `mirrors` or `proxy`, or copy it "
+            "into its directory"
+        )
+    for path in found:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise Failure(f"{path.name} of {directory.name} is not a GGUF file (a Git LFS pointer?): copy it again")
+    return sums(directory, found)
+
+
+def sums(directory, paths):
+    """What the manifest says of files that no hub vouches for."""
+    files = sorted(path for path in paths if path.is_file())
     return {
         str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": digest(path, "sha256")}
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and ".cache" not in path.parts
+        for path in files
     }
 
 

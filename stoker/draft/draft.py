@@ -10,7 +10,7 @@ from typing import Any
 from stoker.spec.base import Spec
 from stoker.spec.build import RawHost, build_fleet
 from stoker.spec.fleet import Fleet
-from stoker.spec.settings import HubModel, OllamaModel, Versions
+from stoker.spec.settings import AnyModel, Versions
 from stoker.spec.stack import GpuHardware, Stack
 
 
@@ -33,7 +33,7 @@ class Draft:
 
     groups: tuple[Group, ...]
     #: By the name under which they are served.
-    models: Mapping[str, HubModel | OllamaModel]
+    models: Mapping[str, AnyModel]
 
     def fleet(self, versions: Versions) -> Fleet:
         """The same as `stoker check-description` would read it. Raises SpecError."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from stoker.models.card import FOLDER, Cards, ModelCard, OllamaCard, file_name, load_cards
 from stoker.spec import explain
 from stoker.spec.problems import Problem, SpecError
-from stoker.spec.settings import HubModel, OllamaModel, Settings, Versions
+from stoker.spec.settings import AnyModel, HubModel, Settings, Versions
 
 GROUP_DATA = Path(__file__).resolve().parents[2] / "group_data"
 
@@ -22,7 +22,7 @@ class Shipped:
     """Pins, models, and the text in which they stand with their reasons."""
 
     versions: Versions
-    models: Mapping[str, HubModel | OllamaModel]
+    models: Mapping[str, AnyModel]
     cards: Cards
     #: all.py as it is.
     text: str

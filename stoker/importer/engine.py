@@ -23,8 +23,8 @@ from stoker.plan.compatibility import engine_version
 from stoker.plan.handmade import repository
 from stoker.spec import vllm
 from stoker.spec.base import AbsolutePath, EnvironmentName, Image, ModelName
-from stoker.spec.profile import Engine as EngineName
-from stoker.spec.settings import HubModel, OllamaModel
+from stoker.spec.instance import EngineName
+from stoker.spec.settings import AnyModel, HubModel, OllamaModel
 from stoker.spec.vllm import Argument
 
 #: Where models go when the file does not say where on the host they are.
@@ -41,7 +41,7 @@ class Engine:
     compose: Compose
     engine: EngineName
     name: str  #: under which the model is served
-    model: HubModel | OllamaModel
+    model: AnyModel
     model_directory: str
     image: str | None
     arguments: Mapping[str, Argument]
@@ -105,7 +105,7 @@ def vllm_engine(service: Service, compose: Compose, shipped: Shipped, notes: Not
     environment = _environment(service, notes, one_card=cards == (1, 1))
     for variable in (*rules.MEANT, rules.MEANT_MODEL):
         environment.pop(variable, None)
-    image = _image(service, str(shipped.versions.vllm), notes)
+    image = _image(service, shipped.versions.of("vllm"), notes)
     return Engine(service, compose, "vllm", name, model, root, image, arguments, environment)
 
 
@@ -136,7 +136,7 @@ def ollama_engine(service: Service, compose: Compose, shipped: Shipped, notes: N
             "Ollama cuts texts at 2048 tokens, without a word, unless it is told more",
         )
     root = _host_path(service.mount("/root/.ollama"), "", "ollama", service, compose, notes)
-    image = _image(service, str(shipped.versions.ollama), notes)
+    image = _image(service, shipped.versions.of("ollama"), notes)
     return Engine(service, compose, "ollama", name, model, root, image, {}, _environment(service, notes, one_card=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from stoker.plan.compatibility.image import OFFICIAL
+from stoker.plan.compatibility.image import official
 from stoker.plan.handmade import repository
 
 Role = Literal["vllm", "ollama", "nginx", "other"]
@@ -18,11 +18,16 @@ _OTHERS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("transformers", "huggingface/", "pytorch/"),
-        "Transformers is no engine of a description; serve its model with vLLM, or leave it in a Compose file of its own",
+        "the options of a program of its own with Transformers are not known; describe its model with the engine transformers or vllm "
+        "(docs/engines.md)",
     ),
     (
-        ("text-generation-inference", "text-embeddings-inference", "sglang", "tritonserver", "tensorrt-llm", "llama.cpp", "llama-cpp", "xinference", "lmdeploy", "localai"),
-        "this engine is none that a description knows (vllm, ollama); serve its model with one of these, or leave it in a Compose "
+        ("sglang", "tensorrt-llm", "llama.cpp", "llama-cpp"),
+        "an import reads the options of vLLM and Ollama only; describe this instance by hand with its own engine (docs/engines.md)",
+    ),
+    (
+        ("text-generation-inference", "text-embeddings-inference", "tritonserver", "xinference", "lmdeploy", "localai"),
+        "this engine is none that a description knows ; serve its model with one of these, or leave it in a Compose "
         "file of its own",
     ),
     (
@@ -36,10 +41,12 @@ _UNKNOWN = "a description holds engines and a gateway; leave it in a Compose fil
 
 def role(image: str) -> Role:
     name = repository(image).lower()
-    official = OFFICIAL.get("/".join(name.split("/")[-2:]))
+    engine = official().get("/".join(name.split("/")[-2:]))
     last = name.rpartition("/")[2]
-    if official:
-        return official
+    if engine == "vllm" or engine == "ollama":
+        return engine
+    if engine:
+        return "other"
     if last in ("nginx", "nginx-unprivileged", "openresty"):
         return "nginx"
     if last == "ollama":

@@ -24,7 +24,7 @@ from stoker.plan.look import Look
 from stoker.spec.fleet import Fleet
 from stoker.spec.gateway import Gateway
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel, OllamaModel
+from stoker.spec.settings import AnyModel
 from stoker.spec.stack import GpuHardware, Stack
 
 #: Of a host whose cards nobody has named. A deploy refuses it and says what is there.
@@ -172,10 +172,10 @@ def _general(service: Service, notes: Notes) -> None:
         )
 
 
-def _names(engines: Sequence[Engine], notes: Notes) -> tuple[dict[Engine, str], dict[str, HubModel | OllamaModel]]:
+def _names(engines: Sequence[Engine], notes: Notes) -> tuple[dict[Engine, str], dict[str, AnyModel]]:
     """Engine -> the name of its model; one name means one model in the whole fleet."""
     names: dict[Engine, str] = {}
-    models: dict[str, HubModel | OllamaModel] = {}
+    models: dict[str, AnyModel] = {}
     for engine in engines:
         name = engine.name
         if models.setdefault(name, engine.model) != engine.model:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from stoker.draft.cards import HostCards
 from stoker.draft.gateways import unique
+from stoker.engine.registry import engine_of
 from stoker.importer.compose import Wish
 from stoker.importer.engine import Engine
 from stoker.importer.errors import CannotImport
 from stoker.importer.notes import Notes
 from stoker.spec.gpu_name import GpuName
-from stoker.spec.instance import CONTAINER_PORTS, Instance
+from stoker.spec.instance import Instance
 from stoker.spec.vllm import Argument
 
 #: Where ports are looked for when a service publishes none.
@@ -123,7 +124,7 @@ def _container(engine: Engine, number: int) -> str:
 
 def _port(engine: Engine, number: int, used: set[int], wanted: set[int], notes: Notes) -> int:
     service = engine.service
-    inside = CONTAINER_PORTS[engine.engine]
+    inside = engine_of(engine.engine).port
     published = [port for port, target in service.ports if port and target == inside] or [
         port for port, _ in service.ports if port
     ]

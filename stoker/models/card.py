@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from stoker.spec import explain
 from stoker.spec.base import Spec, form
 from stoker.spec.problems import Problem, SpecError
-from stoker.spec.settings import HubModel, OllamaModel
+from stoker.spec.settings import AnyModel, HubModel, OllamaModel
 
 #: Folder with cards in a group_data directory. pyinfra reads only the files ``*.py`` of group_data itself.
 FOLDER = "cards"
@@ -115,11 +115,11 @@ class Cards:
     hub: dict[str, ModelCard] = field(default_factory=dict)  #: by repository
     ollama: dict[str, OllamaCard] = field(default_factory=dict)  #: by library name
 
-    def of(self, model: HubModel | OllamaModel) -> ModelCard | OllamaCard | None:
-        """The model's card, whatever its revision: see :func:`mismatch`."""
+    def of(self, model: AnyModel) -> ModelCard | OllamaCard | None:
+        """The model's card, whatever its revision: see :func:`mismatch`. Of a person's own directory nothing is known before a look at it."""
         if isinstance(model, HubModel):
             return self.hub.get(model.repository)
-        return self.ollama.get(model.library)
+        return self.ollama.get(model.library) if isinstance(model, OllamaModel) else None
 
 
 def mismatch(card: ModelCard, model: HubModel) -> str | None:

@@ -15,7 +15,7 @@ from stoker.models.card import REPOSITORY, REVISION, Cards, ModelCard, load_card
 from stoker.models.weights import UnknownSize, of_card
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import SpecError
-from stoker.spec.settings import HubModel, Mirrors, OllamaModel
+from stoker.spec.settings import AnyModel, HubModel, LocalModel, Mirrors, OllamaModel
 
 FAILED, BAD_INPUT = 1, 3
 DEFAULT_INVENTORY = Path("inventory.py")
@@ -92,7 +92,7 @@ def list_(
         print(f"{name}: {_about(model, cards)}")
 
 
-def _about(model: HubModel | OllamaModel, cards: Cards) -> str:
+def _about(model: AnyModel, cards: Cards) -> str:
     """What is known of a model: whence, card, weights and their source."""
     if isinstance(model, OllamaModel):
         found = cards.ollama.get(model.library)
@@ -101,6 +101,8 @@ def _about(model: HubModel | OllamaModel, cards: Cards) -> str:
         low, high = found.estimate.low / 2**30, found.estimate.high / 2**30
         loaded = f"loaded {low:.1f} to {high:.1f} GiB ({found.source.estimate})"
         return f"{model.library}\n    card:    yes\n    weights: {_gb(found.size)}; {loaded}"
+    if isinstance(model, LocalModel):
+        return f"{model.directory}, a directory on the host\n    card:    none; the host's own files are looked at\n    weights: not known"
     card = cards.hub.get(model.repository)
     about = f"{model.repository} at {model.revision}"
     if card is None:
@@ -122,7 +124,7 @@ def _gb(count: int) -> str:
     return f"{count / 1e9:.2f} GB = {count / 2**30:.2f} GiB"
 
 
-def _models(fleet: Fleet) -> dict[str, HubModel | OllamaModel]:
+def _models(fleet: Fleet) -> dict[str, AnyModel]:
     return {name: model for host in fleet.hosts for name, model in host.settings.models.items()}
 
 

@@ -6,8 +6,9 @@ import fnmatch
 from dataclasses import dataclass
 
 from stoker.models.card import Cards, ModelCard, OllamaCard, mismatch
+from stoker.models.gguf import parts_of
 from stoker.models.weights import UnknownSize, loaded_files, of_card
-from stoker.spec.settings import HubModel, OllamaModel
+from stoker.spec.settings import AnyModel, HubModel
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,23 @@ class Download:
     sure: bool
 
 
-def download_of(model: HubModel | OllamaModel, cards: Cards) -> Download | None:
+def is_wanted(path: str, model: HubModel) -> bool:
+    """Whether a file of the repository is downloaded."""
+    if model.file:
+        return fnmatch.fnmatch(path, parts_of(model.file))
+    return not any(fnmatch.fnmatch(path, pattern) for pattern in model.exclude)
+
+
+def download_of(model: AnyModel, cards: Cards) -> Download | None:
     """None: there is no card, or it tells no size. The lab's stand-ins for weights simulate a size that nobody downloads."""
     card = cards.of(model)
     if isinstance(card, OllamaCard):
         return Download(card.size, True)
     if not isinstance(card, ModelCard) or not isinstance(model, HubModel):
         return None
-    sizes = {
-        path: size
-        for path, size in card.sizes.items()
-        if not any(fnmatch.fnmatch(path, pattern) for pattern in model.exclude)
-    }
+    sizes = {path: size for path, size in card.sizes.items() if is_wanted(path, model)}
     known = sum(size for size in sizes.values() if size is not None)
-    weights = loaded_files(sizes)
+    weights = list(sizes) if model.file else loaded_files(sizes)
     if weights and all(sizes[path] is not None for path in weights):
         return Download(known, mismatch(card, model) is None)
     if card.simulated_weights is not None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from stoker.engine.registry import engine_of
 from stoker.facts.identity import chosen
 from stoker.facts.state import Container, HostState
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel
+from stoker.spec.settings import FilesModel
 from stoker.spec.stack import Stack
 from stoker.spec.vllm import to_argv
-
-#: Where the model files are in the containers of the engines, as the documents mount them and as Stoker does.
-_MODEL_MOUNTS = {"vllm": "/model_data", "ollama": "/root/.ollama"}
 
 #: Arguments that stand in rows of their own, or say what Compose says too.
 _ELSEWHERE = frozenset({"model", "served-model-name", "host", "port"})
@@ -177,13 +175,13 @@ def _engine(
     host: Host, state: HostState, new: Described, instance: Instance, old: Container
 ) -> Iterator[tuple[str, str, str]]:
     yield "GPU", _numbers(indices(old, state)), _numbers(new.cards(state))
-    inside = _MODEL_MOUNTS[instance.engine]
+    inside = engine_of(instance.engine).model_mount
     files = next((source for source, destination in old.mounts if destination == inside), ABSENT)
     yield "model directory", files, new.stack.model_directory
     if instance.engine != "vllm":
         return
     model = host.model_of(instance)
-    assert isinstance(model, HubModel)
+    assert isinstance(model, FilesModel)
     have = arguments(old.command)
     want = arguments(to_argv(instance.arguments))
     yield "model", have.get("model", ABSENT).rpartition("/")[2], model.directory

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stoker.engine.registry import engine_of
 from stoker.facts.identity import by_name
 from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
 from stoker.models.card import Cards, ModelCard, OllamaCard, mismatch
 from stoker.models.weights import FLOAT_BYTES, UnknownSize, Weights, of_card, of_files
+from stoker.plan import local_models
 from stoker.plan.compatibility import engine_version
 from stoker.plan.memory.card import CardSum, FixedUse, card_sum
 from stoker.plan.memory.kv_cache import DEFAULT_BLOCK_SIZE, CacheSettings, version_of
@@ -23,7 +25,7 @@ from stoker.plan.memory.verdict import Verdict, judge_card, judge_instance
 from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel
+from stoker.spec.settings import FilesModel, HubModel, LocalModel, OllamaModel
 
 #: What a CUDA program sees of the memory that nvidia-smi prints: 31.73 of 32 GiB on a V100, 23.87 of 24 on a P40, 23.68 of 24 on an
 #: RTX 3090 (torch's messages in public reports). The least of these, rounded.
@@ -130,6 +132,8 @@ def _card(gpu: _Gpu, plans: list[InstancePlan]) -> CardPlan:
 def _instance(host: Host, instance: Instance, known: Cards, state: HostState | None, total: int) -> InstancePlan:
     model = host.model_of(instance)
     card = known.of(model)
+    if card is None and isinstance(model, LocalModel) and state is not None:
+        card = local_models.card(local_models.directory_of(host, instance, model), state)
 
     def unknown(why: str, remedy: str) -> InstancePlan:
         return InstancePlan(instance.name, instance.model, instance.gpus, unknown=why, remedy=remedy)
@@ -140,13 +144,25 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
         use = FixedUse(instance.name, card.estimate.high, card.estimate.low)
         weights = Weights(card.size, card.source.size)
         return InstancePlan(instance.name, instance.model, instance.gpus, weights=weights, fixed=use)
-    if card is None or not isinstance(model, HubModel):
-        if not isinstance(model, HubModel):
-            return unknown(f"there is no card of {model.library}", "write one into group_data/cards, see docs/plan.md")
+    if isinstance(model, OllamaModel):
+        return unknown(f"there is no card of {model.library}", "write one into group_data/cards, see docs/plan.md")
+    if card is None:
+        if isinstance(model, LocalModel):
+            return unknown(
+                f"the directory {model.directory} was not looked at yet", "see the check of the model's files"
+            )
         file = f"group_data/cards/{model.repository.replace('/', '--')}.json"
         return unknown(
             f"there is no card of {model.repository}", f"stoker models describe {model.repository} --output {file}"
         )
+    by_card = engine_of(instance.engine).memory
+    if by_card is not None:
+        try:
+            return InstancePlan(
+                instance.name, instance.model, instance.gpus, fixed=by_card(instance, card, model.file or "")
+            )
+        except (UnknownSize, UnknownLayout, ValueError) as error:
+            return unknown(str(error), "watch its first start; the engine's log says what it takes")
     try:
         weights = _weights(host, instance, model, card, state)
         memory = instance_memory(instance, host.image_of(instance), card, weights.bytes)
@@ -162,7 +178,7 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
         weights,
         prediction,
         verdict=Verdict(instance.name, refused) if refused else judge_instance(prediction),
-        doubt=mismatch(card, model) or "",
+        doubt=(mismatch(card, model) or "") if isinstance(model, HubModel) else "",
     )
 
 
@@ -172,12 +188,17 @@ def _longer_allowed(instance: Instance) -> bool:
     return said in ("1", "true", "True") or any(name.partition(".")[0] == "hf-overrides" for name in instance.arguments)
 
 
-def _weights(host: Host, instance: Instance, model: HubModel, card: ModelCard, state: HostState | None) -> Weights:
+def _weights(host: Host, instance: Instance, model: FilesModel, card: ModelCard, state: HostState | None) -> Weights:
     """By the files on the host where they are complete; else by the card. In the lab the card says what is simulated."""
     loaded = FLOAT_BYTES.get(str(instance.arguments.get("dtype") or "auto"), 2)
     stack = next(stack for stack, one in host.instances() if one.name == instance.name)
     directory = f"{stack.model_directory}/{model.directory}"
-    if state is not None and card.simulated_weights is None and is_complete(directory, model, state):
+    if (
+        state is not None
+        and card.simulated_weights is None
+        and isinstance(model, HubModel)
+        and is_complete(directory, model, state)
+    ):
         found = of_files(state.model_files[directory], card.config, loaded)
         return Weights(found.bytes, f"{found.source} on the host")
     return of_card(card, loaded)

@@ -19,8 +19,7 @@ from stoker.plan.memory_view import level
 from stoker.propose.offers import EMBEDDING, REQUESTS, Offer
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
-from stoker.spec.profile import Engine
-from stoker.spec.settings import HubModel, OllamaModel, Settings
+from stoker.spec.settings import AnyModel, Settings
 from stoker.spec.stack import Stack
 from stoker.spec.vllm import Argument
 
@@ -46,11 +45,11 @@ class Machine:
     def seen(self) -> HostState:
         return self.state or self.cards.state()
 
-    def runs(self, engine: Engine, shipped: Shipped) -> bool:
+    def runs(self, engine: str, shipped: Shipped) -> bool:
         """Whether nothing that is known of image, card and driver speaks against it."""
         question = Question(
             engine=engine,
-            image=str(getattr(shipped.versions, engine)),
+            image=shipped.versions.of(engine),
             card=self.cards.kind.card,
             compute_capability=self.cards.kind.capability,
             driver=self.seen.driver,
@@ -58,9 +57,7 @@ class Machine:
         )
         return all(answer.verdict != "refuse" for answer in answers(question))
 
-    def holds(
-        self, instances: Sequence[Instance], models: Mapping[str, HubModel | OllamaModel], shipped: Shipped
-    ) -> bool:
+    def holds(self, instances: Sequence[Instance], models: Mapping[str, AnyModel], shipped: Shipped) -> bool:
         """Whether the memory plan of these instances, and no others, is without a warning."""
         stack = Stack(project="trial", compose_file="trial.yaml", model_directory="/data", instances=tuple(instances))
         settings = Settings(versions=shipped.versions, models=dict(models))

@@ -12,7 +12,7 @@ from stoker.propose.machine import Machine, chat
 from stoker.propose.offers import EMBEDDING, Offer, chat_offers
 from stoker.spec.gateway import Gateway, Kind
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel, OllamaModel
+from stoker.spec.settings import AnyModel
 from stoker.spec.stack import Stack
 
 GATEWAY_PORT = 11436
@@ -131,13 +131,13 @@ def _fast(machine: Machine, gpus: Sequence[int], offers: Sequence[Offer], shippe
     return []
 
 
-def _models(uses: Sequence[_Use], offers: Sequence[Offer], shipped: Shipped) -> dict[str, HubModel | OllamaModel]:
+def _models(uses: Sequence[_Use], offers: Sequence[Offer], shipped: Shipped) -> dict[str, AnyModel]:
     served = {instance.model for use in uses for instance in (*use.chat, *use.embedding)}
-    models: dict[str, HubModel | OllamaModel] = {offer.name: offer.model for offer in offers if offer.name in served}
+    models: dict[str, AnyModel] = {offer.name: offer.model for offer in offers if offer.name in served}
     return models | ({EMBEDDING: shipped.models[EMBEDDING]} if EMBEDDING in served else {})
 
 
-def _groups(uses: Sequence[_Use], models: Mapping[str, HubModel | OllamaModel]) -> tuple[Group, ...]:
+def _groups(uses: Sequence[_Use], models: Mapping[str, AnyModel]) -> tuple[Group, ...]:
     """Machines with the same cards and stacks share a group. The gateway is on the first that has embeddings, else on the first."""
     entry = next((use for use in uses if use.embedding), uses[0])
     pools = pools_of(_served(uses))

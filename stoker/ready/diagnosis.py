@@ -7,16 +7,13 @@ root cause above."), so lines are tried from the top, and consequences only when
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from stoker.engine.registry import NAMES, engine_of
 from stoker.ready.failure import NOTHING, Clues, Failure, Known, release_of
 from stoker.ready.failures_gpu import GPU_FAILURES
 from stoker.ready.failures_host import HOST_FAILURES
-from stoker.ready.failures_memory import MEMORY_FAILURES
-from stoker.ready.failures_model import MODEL_FAILURES
-from stoker.ready.failures_ollama import OLLAMA_FAILURES
-from stoker.ready.failures_vllm import VLLM_FAILURES
 from stoker.ready.logtext import LogLine, log_lines
 from stoker.ready.shown_line import without_secrets
 
@@ -68,15 +65,11 @@ _CODE = "    "
 _QUIET = ("DEBUG", "INFO", "WARNING")
 
 _EVERYWHERE = (*GPU_FAILURES, *HOST_FAILURES)
-_CATALOGUES: Mapping[str, Sequence[Failure]] = {
-    "vllm": (*VLLM_FAILURES, *MEMORY_FAILURES, *MODEL_FAILURES, *_EVERYWHERE),
-    "ollama": (*OLLAMA_FAILURES, *_EVERYWHERE),
-}
 
 
 def catalogue(engine: str) -> Sequence[Failure]:
     """The rows for an engine; for anything else (Docker's own messages) those of the host."""
-    return _CATALOGUES.get(engine, _EVERYWHERE)
+    return (*(engine_of(engine).failures if engine in NAMES else ()), *_EVERYWHERE)
 
 
 def _for_release(engine: str, version: str) -> Sequence[Failure]:
@@ -105,7 +98,11 @@ def _first(engine: str, lines: Sequence[LogLine], known: Known) -> Diagnosis | N
     rows = _for_release(engine, release_of(engine, known.image))
     causes = [row for row in rows if not (row.sign or row.ordinary)]
     clues = Clues(lines, known)
-    loud = lines if engine == "ollama" else [line for line in lines if line.level not in _QUIET]
+    loud = (
+        lines
+        if engine in NAMES and not engine_of(engine).has_levels
+        else [line for line in lines if line.level not in _QUIET]
+    )
     told = [line for line in lines if _tells(line)]
     return (
         _first_match(causes, filter(_tells, loud), clues)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from stoker.engine.registry import NAMES
 from stoker.plan.compatibility import engine_version
 from stoker.plan.compatibility.image import release
 from stoker.plan.memory.predict import Prediction
@@ -75,8 +76,8 @@ class Failure:
 
 def release_of(engine: str, image: str) -> str:
     """The engine's release as far as the image's name tells it for certain, else ""."""
-    if not image or engine not in ("vllm", "ollama"):
+    if not image or engine not in NAMES:
         return ""
-    found = engine_version(image, "vllm" if engine == "vllm" else "ollama")
+    found = engine_version(image, engine)
     certain = found.newest or not (found.assumed or found.fork)
     return found.version if certain else ""

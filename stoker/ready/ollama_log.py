@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stoker.ready.diagnosis import Diagnosis, diagnose
-from stoker.ready.failure import NOTHING, Known
 from stoker.ready.logtext import log_lines
 from stoker.ready.phase import Phase, Progress
 
@@ -35,8 +33,3 @@ def ollama_progress(log: str) -> Progress | None:
             if pattern.search(line.text):
                 return Progress(phase, detail, line=line.text)
     return None
-
-
-def ollama_diagnosis(log: str, known: Known = NOTHING) -> Diagnosis | None:
-    """The first root cause in `log`; see `stoker.ready.diagnosis.diagnose`."""
-    return diagnose("ollama", log_lines(log), known)

@@ -116,9 +116,9 @@ def judge(target: Target, answer: Answer, asked: Question | None = None) -> Judg
     return _judge_vector(target, body, answer) if target.embeds else _judge_text(body)
 
 
-# vLLM 0.8.5 to 0.33, and Ollama: a prompt that is longer than the instance takes, which only says that our guess of its length was.
+# vLLM 0.8.5 to 0.33, Ollama, and llama.cpp: a prompt that is longer than the instance takes, which only says that our guess of its length was.
 _TOO_LONG = re.compile(
-    r"maximum (?:context|model) length|longer than the maximum|exceeds the context length|too (?:long|large)"
+    r"maximum (?:context|model) length|longer than the maximum|exceeds the (?:available )?context (?:length|size)|too (?:long|large)"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stoker.engine.registry import engine_of
 from stoker.ready.failure import NOTHING, Known
 
 
@@ -12,8 +13,7 @@ class Target:
     """One instance on one host.
 
     `model` is the name in requests. `port` is the published port at `address`, as seen from the host itself.
-    `expect_dimensions` makes an instance an embedding one (Ollama always is, and vLLM with `pooling`); its answers must have
-    that length. `prompts`: tokens of the prompts that it is asked before its answer is checked. `known`: for diagnoses.
+    `expect_dimensions` makes an instance an embedding one (as `pooling` does); its answers must have that length. `prompts`: tokens of the prompts that it is asked before its answer is checked. `known`: for diagnoses.
     `gpu_required` applies to Ollama, which serves from the CPU without an error when it has no GPU.
     `gpus` names the cards (any names, the same for neighbours on one card), for the view and for start order; `uuids` are the
     same cards for nvidia-smi, where they are known. `weights` says which files it loads, so that another model under the
@@ -42,9 +42,9 @@ class Target:
 
     @property
     def health_url(self) -> str:
-        """vLLM's /health is 200 once the engine lives; Ollama's / is 200 once the server listens (no model yet)."""
+        """200 once the engine serves; Ollama's once the server listens (no model yet)."""
         return f"http://{self.address}:{self.port}{self.health_path}"
 
     @property
     def health_path(self) -> str:
-        return "/" if self.engine == "ollama" else "/health"
+        return engine_of(self.engine).health_path

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stoker.ready.diagnosis import UNKNOWN, Diagnosis, diagnose
-from stoker.ready.failure import NOTHING, Known
+from stoker.ready.diagnosis import UNKNOWN, diagnose
 from stoker.ready.logtext import LogLine, log_lines
 from stoker.ready.phase import Phase, Progress
 from stoker.ready.turn_log import newest_start, turn_progress
@@ -109,8 +108,3 @@ def vllm_is_doomed(log: str) -> bool:
         return True
     found = diagnose("vllm", [line for line in lines if line.level in ("ERROR", "CRITICAL")])
     return found is not None and found.id != UNKNOWN and not found.heals and not found.hint
-
-
-def vllm_diagnosis(log: str, known: Known = NOTHING) -> Diagnosis | None:
-    """The first root cause in `log`; see `stoker.ready.diagnosis.diagnose`."""
-    return diagnose("vllm", log_lines(log), known)

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stoker.engine.registry import engine_of
 from stoker.render import gateway_admin as admin
 from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway_protection import TLS_DIRECTORY, distinct, limit_classes, listens_on_ipv6, networks
-from stoker.render.gateway_routes import HEALTH_PATHS, Backend, Engine, Member, Route, model_names, routes_of
+from stoker.render.gateway_routes import Backend, Member, Route, model_names, routes_of
 from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, Gateway
 from stoker.spec.tls import ACME_PORT
 
@@ -20,7 +21,6 @@ __all__ = [
     "CONFIG_DIRECTORY",
     "CONFIG_HEADER",
     "Backend",
-    "Engine",
     "Member",
     "config_identity",
     "render_gateway",
@@ -199,8 +199,7 @@ def _proof(backend: Backend) -> _Proof:
     if backend.pool.kind == "embeddings":
         return _Proof("/v1/embeddings", _nginx_string(json.dumps({"model": backend.pool.model, "input": texts})))
     path, body = "/v1/completions", {"model": backend.pool.model, "prompt": texts, "max_tokens": 1}
-    # Ollama's takes a single text.
-    if backend.engine == "ollama":
+    if not engine_of(backend.engine).takes_many_prompts:
         body["prompt"] = texts[0]
     return _Proof(path, _nginx_string(json.dumps(body)))
 
@@ -214,7 +213,7 @@ class _Numbered:
     address: str
     pool: str
     model: str
-    engine: Engine
+    engine: str
     health_path: str
     proof: _Proof
 
@@ -229,7 +228,7 @@ def _numbered(backends: Sequence[Backend]) -> list[_Numbered]:
             backend.pool.name,
             backend.pool.model,
             backend.engine,
-            HEALTH_PATHS[backend.engine],
+            engine_of(backend.engine).health_path,
             _proof(backend),
         )
         for number, (backend, member) in enumerate(pairs)

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from stoker.render.gateway_routes import Engine
-
 _READ = ("GET", "HEAD")
 
 #: Calls of Ollama 0.32 (server/routes.go), and `/`, by which its own client looks whether a server is there; nginx would redirect the
@@ -46,7 +44,7 @@ class _Numbered(Protocol):
     @property
     def pool(self) -> str: ...
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from stoker.engine.registry import engine_of
 from stoker.spec.gateway import Kind, Pool, without_latest
-
-Engine = Literal["vllm", "ollama"]
-
-#: What an engine offers for a kind and may be reached through the gateway; seen in vLLM v0.19.1 and Ollama 0.32.15. Of /v1/responses
-#: only what creates one: GET /v1/responses/ID asks the one member that holds it. Ollama has it since v0.13.3, by its documentation.
-_POSTS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
-    ("chat", "vllm"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
-    ("chat", "ollama"): ("/v1/chat/completions", "/v1/completions", "/v1/responses"),
-    ("embeddings", "vllm"): ("/v1/embeddings",),
-    ("embeddings", "ollama"): ("/v1/embeddings", "/api/embeddings", "/api/embed"),
-}
-
-#: What may be read, under a pool's prefix only: without one the gateway has a /v1/models of its own.
-_GETS: dict[tuple[Kind, Engine], tuple[str, ...]] = {
-    ("chat", "vllm"): ("/v1/models",),
-    ("chat", "ollama"): ("/v1/models",),
-    ("embeddings", "vllm"): ("/v1/models",),
-    ("embeddings", "ollama"): ("/api/tags", "/api/version"),
-}
-
-
-#: What says cheaply that an engine is alive (vLLM v0.19.1 answers 503 there once its engine process has died).
-HEALTH_PATHS: dict[Engine, str] = {"vllm": "/health", "ollama": "/api/version"}
 
 
 class Member(NamedTuple):
@@ -46,7 +24,8 @@ class Backend:
     """A pool and who serves it."""
 
     pool: Pool
-    engine: Engine
+    #: Of the members, which are all of one kind.
+    engine: str
     #: In the inventory's order.
     members: tuple[Member, ...]
     #: Further names of the model, which the members know too.
@@ -83,7 +62,7 @@ def routes_of(backends: Iterable[Backend]) -> list[Route]:
 def _common_routes(backends: list[Backend]) -> Iterator[Route]:
     serving: dict[tuple[str, Kind], list[Pool]] = {}
     for backend in backends:
-        for path in _POSTS[backend.pool.kind, backend.engine]:
+        for path in engine_of(backend.engine).paths[backend.pool.kind].posts:
             serving.setdefault((path, backend.pool.kind), []).append(backend.pool)
     for (path, kind), pools in serving.items():
         default = next((pool.name for pool in pools if pool.default), None)
@@ -94,9 +73,10 @@ def _prefix_routes(backend: Backend) -> Iterator[Route]:
     pool = backend.pool
     if pool.prefix is None:
         return
-    for target in _POSTS[pool.kind, backend.engine]:
+    paths = engine_of(backend.engine).paths[pool.kind]
+    for target in paths.posts:
         yield Route(pool.prefix + target, target, "POST", pool.kind, (pool.name,), pool.name, pool.prefix)
-    for target in _GETS[pool.kind, backend.engine]:
+    for target in paths.gets:
         yield Route(pool.prefix + target, target, "GET", pool.kind, (pool.name,), pool.name, pool.prefix)
 
 

@@ -18,12 +18,12 @@ from datetime import datetime
 from pathlib import Path
 
 from stoker.description import CannotStart, read
+from stoker.engine.mounts import CACHE, LOCKS, MODEL_DATA
 from stoker.operate.contact import Contact
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
 from stoker.ready.probe import unix_time
 from stoker.ready.spans import spans
-from stoker.render.compose import CACHE, LOCKS, MODEL_DATA
 from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance

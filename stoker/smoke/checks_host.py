@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import docker.errors
 
+from stoker.engine.registry import engine_of
 from stoker.facts import identity
 from stoker.smoke import containers
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
@@ -167,8 +168,7 @@ def _remedy(error: AccessError) -> str:
 
 
 def _share(instance: Instance) -> float | None:
-    """Share of a card that a vLLM instance takes (v0.19.1: 0.9 when not given); with a fixed KV cache it is not known."""
-    if instance.engine != "vllm" or "kv-cache-memory-bytes" in instance.arguments:
+    """Share of a card that an instance takes; with a fixed KV cache it is not known."""
+    if "kv-cache-memory-bytes" in instance.arguments:
         return None
-    share = instance.arguments.get("gpu-memory-utilization", 0.9)
-    return float(share) if isinstance(share, int | float) else None
+    return engine_of(instance.engine).share(instance.arguments) or None

@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from stoker.engine.registry import engine_of
 from stoker.keys.make import hash_of
 from stoker.smoke.curl import Key
 from stoker.spec.fleet import Fleet, Host, at
 from stoker.spec.gateway import Gateway, Kind, Pool
 from stoker.spec.instance import Instance
 from stoker.spec.settings import OllamaModel
-
-#: The one that vLLM itself reads (v0.19.1: ``--api-key`` or this).
-_KEY_VARIABLE = "VLLM_API_KEY"
-
 
 #: Holds one of a gateway's keys, for the requests that go through it.
 GATEWAY_KEY = "STOKER_KEY"
@@ -38,8 +35,9 @@ class Member:
     def key(self) -> Key | None:
         if self.gateway_key:
             return self.gateway_key
-        value = self.instance.environment.get(_KEY_VARIABLE) if self.instance.engine == "vllm" else None
-        return Key(_KEY_VARIABLE, value) if value else None
+        variable = engine_of(self.instance.engine).key_variable
+        value = self.instance.environment.get(variable)
+        return Key(variable, value) if value else None
 
     @property
     def dimensions(self) -> int | None:
@@ -118,5 +116,4 @@ def kind_of(fleet: Fleet, instance: Instance) -> Kind:
         for pool in entrance.gateway.pools:
             if pool.model == instance.model:
                 return pool.kind
-    pooling = instance.arguments.get("runner") == "pooling" or instance.arguments.get("convert") == "embed"
-    return "embeddings" if instance.engine == "ollama" or pooling else "chat"
+    return engine_of(instance.engine).kind(instance.arguments)

@@ -7,13 +7,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
+from stoker.engine.registry import engine_of
 from stoker.spec import vllm
 from stoker.spec.fleet import Fleet, Host
-from stoker.spec.gateway import Gateway
+from stoker.spec.gateway import Gateway, Pool
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
-from stoker.spec.settings import OllamaModel
+from stoker.spec.settings import FilesModel, OllamaModel
 
 #: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
 _Make = Callable[..., Problem]
@@ -31,16 +32,8 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
         if "models" not in unknown:
             yield from _model_problems(host, instance, problem)
         yield from _gpu_problems(host, instance, problem)
-        if instance.engine == "vllm":
-            yield from _vllm_problems(host, instance, problem)
-        elif instance.arguments:
-            yield problem(
-                "arguments",
-                dict(instance.arguments),
-                "Ollama takes no command-line arguments",
-                "use `environment`, or the model's `parameters`",
-                instance.name,
-            )
+        yield from _version_problems(host, instance, problem)
+        yield from _argument_problems(host, instance, problem)
     yield from _overfull_gpus(host, problem)
 
 
@@ -54,13 +47,28 @@ def _model_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[
             f"use one of {', '.join(sorted(host.settings.models))}, or describe it in group_data/all.py",
             instance.name,
         )
-    elif isinstance(model, OllamaModel) != (instance.engine == "ollama"):
-        kind = "the Ollama library" if isinstance(model, OllamaModel) else "a model hub"
+        return
+    wanted = engine_of(instance.engine).source
+    if isinstance(model, OllamaModel) != (wanted == "library"):
+        kind = "the Ollama library" if isinstance(model, OllamaModel) else "a model hub or a directory"
         yield problem(
             "engine",
             instance.engine,
             f"the model {instance.model} is described as one of {kind}",
             "change the engine, or the model's description in group_data/all.py",
+            instance.name,
+        )
+    elif isinstance(model, FilesModel) and (model.file is not None) != (wanted == "gguf"):
+        title = engine_of(instance.engine).title
+        yield problem(
+            "model",
+            instance.model,
+            f"{title} reads one .gguf file, and the model names none"
+            if wanted == "gguf"
+            else f"the model is one .gguf file, and {title} reads a directory of safetensors",
+            "describe the model with `file`, for instance 'file': 'Qwen3-4B-Q4_K_M.gguf'"
+            if wanted == "gguf"
+            else "remove `file` from the model's description and name a repository with safetensors, or use the engine llama-cpp",
             instance.name,
         )
 
@@ -80,7 +88,37 @@ def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Pr
         yield problem("gpus", gpus, "a GPU is named twice", "name each GPU once", instance.name)
 
 
-def _vllm_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+def _version_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+    if instance.image is None and instance.engine not in host.settings.versions.engines:
+        example = engine_of(instance.engine).published
+        yield problem(
+            "image",
+            None,
+            f"`versions` has no image of {instance.engine}, and the instance names none",
+            f"add {instance.engine!r}: '{example.repositories[0]}:TAG' to `versions` in group_data/all.py",
+            instance.name,
+        )
+
+
+def _argument_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
+    engine = engine_of(instance.engine)
+    image = instance.image or host.settings.versions.engines.get(instance.engine, "")
+    if instance.engine == "vllm":
+        yield from _parallel_problems(instance, problem)
+    for argument, reason, remedy in engine.argument_problems(instance.arguments, vllm.version_of(image)):
+        yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, instance.name)
+    kind = engine.kind(instance.arguments)
+    if kind not in engine.paths:
+        yield problem(
+            "arguments",
+            dict(instance.arguments),
+            f"{engine.title} cannot serve {kind} here",
+            f"use it for {' or '.join(engine.paths)}",
+            instance.name,
+        )
+
+
+def _parallel_problems(instance: Instance, problem: _Make) -> Iterator[Problem]:
     gpus, arguments = list(instance.gpus), instance.arguments
     sizes = [arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
     if (
@@ -95,27 +133,26 @@ def _vllm_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[P
             f"write 'tensor-parallel-size': {len(gpus)} in `arguments`, or change `gpus`",
             instance.name,
         )
-    for argument, reason, remedy in vllm.problems_of(arguments, vllm.version_of(host.image_of(instance))):
-        yield problem(f"arguments[{argument!r}]", arguments[argument], reason, remedy, instance.name)
 
 
 def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
-    """Cards of which vLLM's instances together want more than there is. Without the argument each takes 0.9 (v0.19.1)."""
+    """Cards of which instances that ask for a share together want more than there is."""
     load: dict[GpuName, float] = defaultdict(float)
     for _, instance in host.instances():
-        share = instance.arguments.get("gpu-memory-utilization", 0.9)
-        uses_card = host.profile_of(instance).uses_cards
-        if instance.engine == "vllm" and uses_card and isinstance(share, int | float) and 0 < share <= 1:
+        share = engine_of(instance.engine).share(instance.arguments)
+        if host.profile_of(instance).uses_cards and 0 < share <= 1:
             for gpu in set(instance.gpus):
                 load[gpu] += share
     for gpu, total in sorted(load.items(), key=lambda entry: str(entry[0])):
         if total > 1 + 1e-9:
-            names = ", ".join(instance.name for _, instance in host.instances() if gpu in instance.gpus)
+            sharing = [instance for _, instance in host.instances() if gpu in instance.gpus]
+            names = ", ".join(instance.name for instance in sharing)
+            arguments = dict.fromkeys(name for one in sharing if (name := engine_of(one.engine).share_argument))
             yield problem(
-                "gpu-memory-utilization",
+                " and ".join(arguments),
                 round(total, 3),
                 f"the instances on {label(gpu)} ({names}) want more than the whole card",
-                "lower gpu-memory-utilization, or move an instance to another GPU",
+                f"lower {' and '.join(arguments)}, or move an instance to another GPU",
                 names,
             )
 
@@ -190,6 +227,29 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
                     "add an instance, or remove the pool",
                     stack.gateway.container,
                 )
+            else:
+                yield from _member_problems(fleet, pool, origin("stacks"), stack.gateway.container)
+
+
+def _member_problems(fleet: Fleet, pool: Pool, where: str, container: str) -> Iterator[Problem]:
+    """Members of one pool are taken for the same."""
+    members = [instance for _, instance in fleet.members(pool.model, pool.hosts)]
+    field = f"gateway.pools[{pool.name!r}]"
+    used = dict.fromkeys(instance.engine for instance in members)
+    if len(used) > 1:
+        yield Problem(
+            where,
+            f"{field}.model",
+            repr(pool.model),
+            f"its instances are of different engines ({', '.join(used)}), which do not answer alike",
+            "describe the model under a name for each engine in `models`, with a pool for each",
+            container,
+        )
+    elif pool.kind not in engine_of(members[0].engine).paths:
+        title = engine_of(members[0].engine).title
+        yield Problem(
+            where, f"{field}.kind", repr(pool.kind), f"{title} does not serve this kind", "change the engine", container
+        )
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
@@ -237,9 +297,8 @@ def _access_problems(fleet: Fleet, host: Host, gateway: Gateway, where: str) -> 
     if gateway.keys:
         for pool in gateway.pools:
             for _, instance in fleet.members(pool.model, pool.hosts):
-                if instance.engine == "vllm" and (
-                    "VLLM_API_KEY" in instance.environment or "api-key" in instance.arguments
-                ):
+                variable = engine_of(instance.engine).key_variable
+                if variable in instance.environment or "api-key" in instance.arguments:
                     yield problem(
                         "keys",
                         [key.name for key in gateway.keys],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from stoker.engine.registry import engine_of
 from stoker.spec.base import Spec
 from stoker.spec.instance import Instance
-from stoker.spec.profile import DEFAULTS, PROFILES, Profile
-from stoker.spec.settings import HubModel, OllamaModel, Settings
+from stoker.spec.profile import Profile
+from stoker.spec.settings import AnyModel, Settings
 from stoker.spec.stack import GpuHardware, Stack
 
 
@@ -52,14 +53,15 @@ class Host:
         )
         return replace(self, stacks=tuple(stacks))
 
-    def model_of(self, instance: Instance) -> HubModel | OllamaModel:
+    def model_of(self, instance: Instance) -> AnyModel:
         return self.settings.models[instance.model]
 
     def image_of(self, instance: Instance) -> str:
-        return instance.image or str(getattr(self.settings.versions, instance.engine))
+        return instance.image or self.settings.versions.of(instance.engine)
 
     def profile_of(self, instance: Instance) -> Profile:
-        return PROFILES[self.settings.profiles.get(instance.engine, DEFAULTS[instance.engine])]
+        profiles = engine_of(instance.engine).profiles
+        return profiles[self.settings.profiles.get(instance.engine, next(iter(profiles)))]
 
     def images(self) -> list[str]:
         """Every image that this host needs, each once."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from stoker.engine.registry import NAMES, engine_of
 from stoker.spec.base import ContainerName, EnvironmentName, Image, ModelName, Port, ServiceName, Spec
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.vllm import Argument
 
-#: Port that the engine listens on inside its container.
-CONTAINER_PORTS = {"vllm": 8000, "ollama": 11434}
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else "write one of these"
+        raise ValueError(f"it must be {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}; {remedy}")
+    return name
+
+
+#: A module of stoker/engines.
+EngineName = Annotated[str, AfterValidator(_known)]
 
 
 class Instance(Spec):
@@ -20,7 +31,7 @@ class Instance(Spec):
     name: ContainerName
     #: Compose service; the container's name with dashes when not given.
     service: ServiceName = Field(default="", validate_default=False)
-    engine: Literal["vllm", "ollama"]
+    engine: EngineName
     model: ModelName
     #: Cards of the host, by index, UUID or bus address. Resolved to UUIDs there (stoker/facts/identity.py).
     gpus: tuple[GpuName, ...] = Field(min_length=1)
@@ -28,7 +39,7 @@ class Instance(Spec):
     port: Port
     #: Overrides ``versions`` for this instance.
     image: Image | None = None
-    #: vLLM's command-line arguments, without the dashes.
+    #: The engine's command-line arguments, without the dashes.
     arguments: dict[str, Argument] = {}
     environment: dict[EnvironmentName, str] = {}
 
@@ -43,4 +54,4 @@ class Instance(Spec):
 
     @property
     def container_port(self) -> int:
-        return CONTAINER_PORTS[self.engine]
+        return engine_of(self.engine).port

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from stoker.spec import profile
+from stoker.engine.registry import NAMES, engine_of
 from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Network, Spec, Url, form
 
 Version = Annotated[str, form(r"^[0-9][0-9A-Za-z.+~:-]*$", "a version that begins with a digit, for instance 28.5.2")]
@@ -19,15 +20,40 @@ Fingerprint = Annotated[str, form(r"^[0-9A-F]{40}$", "the key's fingerprint: 40 
 
 
 class Versions(Spec):
-    """Everything that is pinned. The reasons stand beside the values in ``group_data/all.py``."""
+    """Everything that is pinned. The reasons stand beside the values in ``group_data/all.py``.
 
-    vllm: Image
-    ollama: Image
+    Beside the fields an image for each engine that is used, under the engine's name.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Image]
+
     nginx: Image
     docker: Version
     compose: Version
     container_toolkit: Version
     driver_branch: int = Field(ge=470, le=999)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_engines(cls, data: object) -> object:
+        if isinstance(data, dict):
+            known = {*cls.model_fields, *NAMES}
+            for name in data:
+                if name not in known:
+                    close = difflib.get_close_matches(str(name), sorted(known), n=1)
+                    remedy = f"did you mean {close[0]!r}?" if close else "remove it"
+                    raise ValueError(f"{name!r} is no engine and nothing else that has a version; {remedy}")
+        return data
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """Engine -> its image."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def of(self, engine: str) -> str:
+        """Raises KeyError for an engine without a version, which the checks of a description refuse."""
+        return self.engines[engine]
 
 
 class Mirrors(Spec):
@@ -107,22 +133,53 @@ class Keys(Spec):
     hub: EnvironmentName | None = None
 
 
-class HubModel(Spec):
-    """A model that is downloaded as files and served by vLLM."""
+class FilesModel(Spec):
+    """A model of files in a directory."""
 
-    repository: Annotated[str, form(r"^[\w.-]+/[\w.-]+$", "OWNER/NAME as the hub shows it")]
-    revision: Annotated[str, form(r"^[\w./-]+$", "a branch, a tag or a commit")] = "main"
-    #: Directory below the stack's model directory.
+    #: Below the stack's model directory.
     directory: FileName
-    #: Files that are not needed, as patterns (``*.pth``).
-    exclude: tuple[str, ...] = ("original/*", "onnx/*", "imgs/*", "*.pth", "*.gguf")
+    #: For engines that read one file (llama.cpp): its name, or that of the first part of several.
+    file: (
+        Annotated[str, form(r"^[A-Za-z0-9][\w.-]*\.gguf$", "the name of a .gguf file, without a directory")] | None
+    ) = None
     #: Further names under which it may be asked for; the engines get them too.
     aliases: tuple[ModelName, ...] = ()
 
-    @field_validator("exclude", "aliases", mode="before")
+    @field_validator("aliases", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def origin(self) -> str:
+        """What is served, so that something else under the same name is told from it."""
+        raise NotImplementedError
+
+
+class HubModel(FilesModel):
+    """A model that is downloaded from a hub."""
+
+    repository: Annotated[str, form(r"^[\w.-]+/[\w.-]+$", "OWNER/NAME as the hub shows it")]
+    revision: Annotated[str, form(r"^[\w./-]+$", "a branch, a tag or a commit")] = "main"
+    #: Files that are not needed, as patterns (``*.pth``).
+    exclude: tuple[str, ...] = ("original/*", "onnx/*", "imgs/*", "*.pth", "*.gguf")
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _patterns(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def origin(self) -> str:
+        return f"{self.repository}@{self.revision}"
+
+
+class LocalModel(FilesModel):
+    """A model whose files a person put on the host; nothing is downloaded, and a deploy looks whether all of it is there."""
+
+    @property
+    def origin(self) -> str:
+        return f"local:{self.directory}"
 
 
 class OllamaModel(Spec):
@@ -139,6 +196,10 @@ class OllamaModel(Spec):
     #: Length of the vectors, for the readiness and smoke checks.
     dimensions: int = Field(ge=1, le=65536)
 
+    @property
+    def origin(self) -> str:
+        return self.library
+
     @model_validator(mode="after")
     def _pinned_tag(self) -> OllamaModel:
         if self.library.endswith(":latest"):
@@ -147,16 +208,25 @@ class OllamaModel(Spec):
 
 
 #: Tag -> the kinds of models. The tag stands in the location of an error, after the model's name.
-MODEL_KINDS: dict[str, type[Spec]] = {"hub": HubModel, "ollama": OllamaModel}
+MODEL_KINDS: dict[str, type[Spec]] = {"hub": HubModel, "ollama": OllamaModel, "local": LocalModel}
 
 
 def _kind_of_model(value: object) -> str:
-    """Chosen by its key, so that errors speak of one kind and not of both."""
-    return "ollama" if isinstance(value, OllamaModel) or (isinstance(value, dict) and "library" in value) else "hub"
+    """Chosen by its keys, so that errors speak of one kind and not of all."""
+    for kind, made in MODEL_KINDS.items():
+        if isinstance(value, made):
+            return kind
+    if isinstance(value, dict) and "library" in value:
+        return "ollama"
+    return "local" if isinstance(value, dict) and value and value.keys() <= LocalModel.model_fields.keys() else "hub"
 
+
+#: Any kind of model.
+AnyModel = HubModel | OllamaModel | LocalModel
 
 Model = Annotated[
-    Annotated[HubModel, Tag("hub")] | Annotated[OllamaModel, Tag("ollama")], Discriminator(_kind_of_model)
+    Annotated[HubModel, Tag("hub")] | Annotated[OllamaModel, Tag("ollama")] | Annotated[LocalModel, Tag("local")],
+    Discriminator(_kind_of_model),
 ]
 
 
@@ -171,7 +241,7 @@ class Settings(Spec):
     nvidia: Nvidia = Nvidia()
     keys: Keys = Keys()
     #: Engine -> the build of it that the images hold, where it is not the one for NVIDIA cards.
-    profiles: dict[profile.Engine, profile.ProfileName] = {}
+    profiles: dict[str, str] = {}
     #: Image without its tag -> GiB that it takes on disk, where Stoker's table has no figure, or another one.
     image_gib: dict[ImageName, Annotated[float, Field(ge=0, le=1024)]] = {}
     #: ``engines``: the instances' ports are open to the gateways that use them and to the host itself only.
@@ -218,7 +288,7 @@ class Settings(Spec):
     def _each_name_once(cls, models: dict[str, Model]) -> dict[str, Model]:
         owners = {name.removesuffix(":latest"): name for name in models}
         for name, model in models.items():
-            aliases = model.aliases if isinstance(model, HubModel) else ()
+            aliases = model.aliases if isinstance(model, FilesModel) else ()
             for alias in aliases:
                 owner = owners.setdefault(alias.removesuffix(":latest"), f"{name}'s alias")
                 if owner != f"{name}'s alias" or aliases.count(alias) > 1:
@@ -227,11 +297,12 @@ class Settings(Spec):
 
     @field_validator("profiles")
     @classmethod
-    def _of_that_engine(
-        cls, value: dict[profile.Engine, profile.ProfileName]
-    ) -> dict[profile.Engine, profile.ProfileName]:
+    def _of_that_engine(cls, value: dict[str, str]) -> dict[str, str]:
         for engine, name in value.items():
-            if profile.PROFILES[name].engine != engine:
-                fitting = ", ".join(key for key, one in profile.PROFILES.items() if one.engine == engine)
-                raise ValueError(f"{name} is no profile of {engine}; write one of {fitting}")
+            if engine not in NAMES:
+                raise ValueError(f"{engine!r} is no engine; write one of {', '.join(NAMES)}")
+            if name not in engine_of(engine).profiles:
+                raise ValueError(
+                    f"{name!r} is no profile of {engine}; write one of {', '.join(engine_of(engine).profiles)}"
+                )
         return value

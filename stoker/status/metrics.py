@@ -1,24 +1,32 @@
-"""What vLLM counts, out of its /metrics, and the rates between two looks. Pure.
-
-Names of vLLM 0.19.1; before 0.10 the cache's gauge was ``gpu_cache_usage_perc``. Ollama has no such page.
-"""
+"""What engines count, out of their /metrics, and the rates between two looks. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from stoker.engine.engine import Metrics
 from stoker.status.data import Load
 
-RUNNING, WAITING = "num_requests_running", "num_requests_waiting"
-CACHE = ("kv_cache_usage_perc", "gpu_cache_usage_perc")
-PROMPT, GENERATED = "prompt_tokens_total", "generation_tokens_total"
+RUNNING, WAITING, CACHE, PROMPT, GENERATED = "running", "waiting", "kv_cache", "prompt", "generated"
 
-#: Reads the page from standard input and prints these families in one line: name, value, name, value.
-EXTRACT = (
-    f"sed -nE 's/^vllm:({'|'.join((RUNNING, WAITING, *CACHE, PROMPT, GENERATED))})(\\{{.*\\}})? ([0-9.eE+-]+)$/\\1 \\3/p' "
-    "| tr '\\n' ' '"
-)
+
+def extract(names: Metrics) -> str:
+    """A command that reads an engine's page from standard input and prints what is known of it in one line: name, value, name, value."""
+    families = {
+        names.running: RUNNING,
+        names.waiting: WAITING,
+        names.prompt_tokens: PROMPT,
+        names.generated_tokens: GENERATED,
+        **dict.fromkeys(names.kv_cache, CACHE),
+    }
+    rules = ";".join(
+        f"s/^{names.prefix}{family}(\\{{.*\\}})? ([0-9.eE+-]+)$/{ours} \\2/p"
+        for family, ours in families.items()
+        if family
+    )
+    return f"sed -nE '{rules}' | tr '\\n' ' '"
+
 
 #: Seconds since the epoch, and each family's values, one for each engine process behind the server.
 Sample = tuple[float, dict[str, list[float]]]
@@ -47,7 +55,7 @@ def load(samples: Sequence[Sample]) -> Load | None:
         grown = sum(last.get(name, [])) - sum(first.get(name, []))
         return grown / seconds if seconds > 0 and name in last and grown >= 0 else None
 
-    cache = [value for name in CACHE for value in last.get(name, [])]
+    cache = last.get(CACHE, [])
     return Load(
         running=round(sum(last[RUNNING])),
         waiting=round(sum(last.get(WAITING, []))),

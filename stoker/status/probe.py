@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from stoker.doctor.live import LIVE
 from stoker.doctor.probe import END_FORMAT
+from stoker.engine.registry import engine_of
 from stoker.facts.probe import glance, script
 from stoker.facts.state import SECTION
 from stoker.render.gateway import INSIDE_ADDRESS
 from stoker.spec.fleet import Fleet, Host
-from stoker.status.metrics import EXTRACT
+from stoker.status.metrics import extract
 from stoker.steps.layout import READY
 from stoker.steps.questions import questions
 
@@ -31,12 +32,12 @@ _FUNCTIONS = f"""
 page() {{ curl -q -s --noproxy '*' -m {_ANSWER_SECONDS} "http://127.0.0.1:$1$2"; }}
 look() {{ printf 'metrics\\t%s\\t%s\\t%s\\n' "$1" "$(date +%s.%N)" "$2"; }}
 log() {{ printf 'log\\t%s\\t%s\\n' "$1" "$(docker logs --timestamps --tail {_LOG_LINES} "$1" 2>&1 | tail -c {_LOG_BYTES} | base64 -w0)"; }}
-vllm() {{
-  w=$(page "$2" /metrics | {EXTRACT})
+counts() {{
+  w=$(page "$2" /metrics | sh -c "$3")
   if [ -z "$w" ]; then log "$1"; return; fi
-  look "$1" "$w"; sleep {RATE_SECONDS}; look "$1" "$(page "$2" /metrics | {EXTRACT})"
+  look "$1" "$w"; sleep {RATE_SECONDS}; look "$1" "$(page "$2" /metrics | sh -c "$3")"
 }}
-ollama() {{ page "$2" /api/version | grep -q version || log "$1"; }}
+answers() {{ page "$2" "$3" | grep -q . || log "$1"; }}
 members() {{ printf 'members\\t%s\\t%s\\n' "$1" "$(timeout {_ANSWER_SECONDS} docker exec "$1" busybox wget -q -O - "http://{INSIDE_ADDRESS}:$2/members" | tr '\\n\\t' '  ')"; }}
 """.strip()
 
@@ -67,6 +68,12 @@ def _jobs(host: Host) -> Iterator[str]:
     words = " ".join(map(shlex.quote, names))
     yield f"docker inspect -f {shlex.quote(END_FORMAT)} {words} | while read -r line; do printf 'end\\t%s\\n' \"$line\"; done"
     for _, instance in host.instances():
-        yield f"{instance.engine} {shlex.quote(instance.name)} {instance.port}"
+        engine = engine_of(instance.engine)
+        who = f"{shlex.quote(instance.name)} {instance.port}"
+        yield (
+            f"counts {who} {shlex.quote(extract(engine.metrics))}"
+            if engine.metrics
+            else f"answers {who} {engine.health_path}"
+        )
     for gateway in gateways:
         yield f"members {shlex.quote(gateway.container)} {gateway.port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from stoker.engine.registry import engine_of
 from stoker.facts.state import HostState
 from stoker.models.card import Cards
 from stoker.plan.memory.predict import Prediction
@@ -37,7 +38,7 @@ def _with(target: Target, host: Host, instance: Instance, memory: Prediction | N
     context = memory.instance.max_model_len if memory else given.get("max-model-len")
     return replace(
         target,
-        pooling=given.get("runner") == "pooling" or given.get("convert") == "embed",
+        pooling=engine_of(instance.engine).kind(given) == "embeddings",
         prompts=prompt_lengths(
             context if isinstance(context, int) and context > 0 else None,
             batch if isinstance(batch, int) and batch > 0 else _BATCH,

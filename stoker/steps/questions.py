@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from stoker.engine.registry import engine_of
 from stoker.facts import identity
 from stoker.facts.paths import HOST_LOCKS
 from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
+from stoker.plan import local_models
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
     acme,
@@ -47,7 +49,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     ]
     for entry in host.stacks:
         files += stack.paths(fleet, host, entry)
-    proofs = [images.proof_path(engine, image) for image, engine in images.engine_images(host).items()]
+    proofs = [images.proof_path(engine, image) for image, (engine, _) in images.proofs(host).items()]
     contents = [
         docker.DAEMON_JSON,
         driver.MARKER,
@@ -55,6 +57,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         toolkit.CDI,
         *sources.contents(),
         *models.manifests(host),
+        *local_models.configuration_files(host),
         *ollama.contents(host),
         *proofs,
     ]
@@ -62,7 +65,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     contents += [path for entry in host.stacks for path in gateway.contents(entry)]
     http = [probe for entry in host.stacks if (probe := gateway.probe(entry))]
     for _, instance in host.instances():
-        path = "/health" if instance.engine == "vllm" else "/api/ps"
+        path = engine_of(instance.engine).health_path
         http.append(HttpProbe(instance.name, f"http://127.0.0.1:{instance.port}{path}"))
     return Questions(
         packages=sorted({package.name for package in wanted}),
@@ -84,6 +87,6 @@ def questions(fleet: Fleet, host: Host) -> Questions:
             *([str(root)] if (root := host.settings.docker.daemon.get("data-root")) else []),
         ],
         apt_sources=sources.addresses(host),
-        model_directories=list(models.wanted(host)),
+        model_directories=[*models.wanted(host), *local_models.described(host)],
         http=http,
     )

@@ -14,7 +14,7 @@ from stoker.spec.fleet import Fleet, Host, at
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel
+from stoker.spec.settings import FilesModel
 from stoker.spec.stack import Stack
 from stoker.steps.action import Action, File, write_files
 
@@ -38,7 +38,7 @@ def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
                     Member(member_name(fleet, host, instance), at(host.address, instance.port))
                     for host, instance in members
                 ),
-                aliases=model.aliases if isinstance(model, HubModel) else (),
+                aliases=model.aliases if isinstance(model, FilesModel) else (),
             )
         )
     return found

@@ -55,5 +55,5 @@ def _target(described: Host, found: HostState, instance: Instance) -> Target:
         expect_dimensions=model.dimensions if isinstance(model, OllamaModel) else None,
         gpus=tuple(map(label, instance.gpus)),
         uuids=tuple(cards[name] for name in instance.gpus if name in cards),
-        weights=model.library if isinstance(model, OllamaModel) else f"{model.repository}@{model.revision}",
+        weights=model.origin,
     )

@@ -15,7 +15,8 @@ from support.description import PROJECT, Answer
 from support.forked import Call, call
 from support.states import KEY
 
-from stoker.render.compose import MODEL_DATA, compose_file
+from stoker.engine.mounts import MODEL_DATA
+from stoker.render.compose import compose_file
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel

@@ -177,7 +177,7 @@ def _contents(host: Host, state: HostState) -> dict[str, str]:
         contents[f"{directory}/{models.MANIFEST}"] = manifest(model.repository)
     for entry in ollama.served(host):
         contents[entry.record] = f"{state.files[entry.manifest].digest} {entry.recipe}\n"
-    for image, engine in images.engine_images(host).items():
+    for image, (engine, _) in images.proofs(host).items():
         uuids = " ".join(gpu.uuid for gpu in state.gpus)
         contents[images.proof_path(engine, image)] = f"{state.images[image]} {state.driver} {uuids}\n"
     for name, container in state.containers.items():

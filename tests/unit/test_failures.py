@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ready_logs import OLLAMA_LOADED, VLLM_FULL_START, vllm_failure
 
+from stoker.engine.registry import NAMES
 from stoker.plan.compatibility import engine_version
 from stoker.plan.memory.kv_cache import CacheSettings
 from stoker.plan.memory.layout import layout_of
@@ -28,7 +29,7 @@ from stoker.ready.target import Target
 DATA = Path(__file__).parents[1] / "data"
 RECORDED: list[dict[str, Any]] = tomllib.loads((DATA / "failure_logs.toml").read_text())["log"]
 MADE: list[dict[str, Any]] = tomllib.loads((DATA / "failure_lines.toml").read_text())["line"]
-ENGINES = ("vllm", "ollama", "docker")
+ENGINES = (*NAMES, "docker")
 ROWS = list({id(row): row for engine in ENGINES for row in catalogue(engine)}.values())
 
 # What may stand anywhere in a log and says nothing of the cause.

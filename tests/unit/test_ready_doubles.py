@@ -27,11 +27,12 @@ from double_processes import (
 )
 from ready_fakes import full_body
 
-from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
+from stoker.ready.engines import engine_diagnosis
+from stoker.ready.ollama_log import ollama_progress
 from stoker.ready.phase import Phase
 from stoker.ready.question import Answer, Judgement, Question, judge, question, questions
 from stoker.ready.target import Target
-from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
+from stoker.ready.vllm_log import vllm_progress
 from stoker.ready.warm_up import prompt_lengths
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_vllm_goes_through_its_phases_and_answers(v100: Path, llama: Path) -> No
         cuts = [found.end() for found in re.finditer(r"[\r\n]", text)]
         seen = {progress.phase for cut in cuts if (progress := vllm_progress(text[:cut]))}
         assert seen >= set(range(Phase.STARTING, Phase.SERVING + 1))
-        assert vllm_diagnosis(text) is None
+        assert engine_diagnosis("vllm", text) is None
         assert warm_up(vllm(double.port)) == [Judgement()] * 2
         judgement = ask(vllm(double.port))
         assert judgement.wrong is None, judgement
@@ -118,7 +119,7 @@ def test_refusals_of_arguments(v100: Path, llama: Path, arguments: list[str], na
 def diagnosis_of(double: Double) -> str:
     with running(double):
         double.wait_exit()
-        found = vllm_diagnosis(double.text())
+        found = engine_diagnosis("vllm", double.text())
         assert found, double.text()
         return found.id
 
@@ -199,7 +200,7 @@ def test_ollama_loads_for_the_first_request_and_is_on_the_gpu(tmp_path: Path, li
         after = ollama_progress(double.text())
         assert after
         assert after.detail == "model loaded"
-        assert ollama_diagnosis(double.text()) is None
+        assert engine_diagnosis("ollama", double.text()) is None
 
 
 def test_ollama_on_the_cpu_with_an_old_driver(tmp_path: Path, library: str) -> None:
@@ -208,7 +209,7 @@ def test_ollama_on_the_cpu_with_an_old_driver(tmp_path: Path, library: str) -> N
         wrong = ask(ollama(double.port)).wrong
         assert wrong
         assert wrong.id == "ollama-on-cpu"
-        why = ollama_diagnosis(double.text())
+        why = engine_diagnosis("ollama", double.text())
         assert why
         assert why.id == "ollama-driver-too-old"
 

@@ -14,11 +14,13 @@ from ready_logs import (
     vllm_failure,
 )
 
+from stoker.engine.registry import NAMES
 from stoker.ready.diagnosis import UNKNOWN, catalogue
+from stoker.ready.engines import engine_diagnosis
 from stoker.ready.logtext import last_lines, log_lines
-from stoker.ready.ollama_log import ollama_diagnosis, ollama_progress
+from stoker.ready.ollama_log import ollama_progress
 from stoker.ready.phase import Phase, Progress
-from stoker.ready.vllm_log import vllm_diagnosis, vllm_progress
+from stoker.ready.vllm_log import vllm_progress
 
 PACKAGE = Path(__file__).parents[2] / "stoker" / "ready"
 TROUBLESHOOTING = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
@@ -124,7 +126,7 @@ def test_the_first_cause_wins_over_what_follows_from_it() -> None:
         "ValueError: No available memory for the cache blocks.",
         "ERROR 04-18 10:11:19 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
     )
-    found = vllm_diagnosis(log)
+    found = engine_diagnosis("vllm", log)
     assert found
     assert found.id == "gpu-out-of-memory"
 
@@ -134,42 +136,42 @@ def test_a_hint_gives_way_to_an_error() -> None:
         "RuntimeError: CUDA out of memory. Tried to allocate 1.00 GiB.",
         "Found ulimit of 1024 and failed to automatically increase",
     )
-    found = vllm_diagnosis(log)
+    found = engine_diagnosis("vllm", log)
     assert found
     assert found.id == "gpu-out-of-memory"
 
 
 def test_an_unknown_exception_is_more_than_a_hint() -> None:
     hint = "Found ulimit of 1024 and failed to automatically increase with error"
-    found = vllm_diagnosis(vllm_failure("KeyError: 'model.layers.0'", hint))
+    found = engine_diagnosis("vllm", vllm_failure("KeyError: 'model.layers.0'", hint))
     assert found
     assert found.evidence == "KeyError: 'model.layers.0'"
-    found = vllm_diagnosis(vllm_failure("OSError: [Errno 24] Too many open files"))
+    found = engine_diagnosis("vllm", vllm_failure("OSError: [Errno 24] Too many open files"))
     assert found
     assert found.id == "open-files-limit"
 
 
 def test_an_unknown_failure_quotes_the_first_error() -> None:
-    found = vllm_diagnosis(vllm_failure("KeyError: 'model.layers.0.mlp'"))
+    found = engine_diagnosis("vllm", vllm_failure("KeyError: 'model.layers.0.mlp'"))
     assert found
     assert found.id == UNKNOWN
     assert found.evidence == "KeyError: 'model.layers.0.mlp'"
-    assert vllm_diagnosis(VLLM_FULL_START) is None
-    assert ollama_diagnosis(OLLAMA_LOADED) is None
+    assert engine_diagnosis("vllm", VLLM_FULL_START) is None
+    assert engine_diagnosis("ollama", OLLAMA_LOADED) is None
 
 
 def test_memory_and_old_driver_in_whole_logs() -> None:
-    memory = vllm_diagnosis(VLLM_MEMORY_NOT_FREE)
+    memory = engine_diagnosis("vllm", VLLM_MEMORY_NOT_FREE)
     assert memory
     assert memory.id == "gpu-memory-not-free"
     assert memory.heals
-    driver = ollama_diagnosis(OLLAMA_OLD_DRIVER)
+    driver = engine_diagnosis("ollama", OLLAMA_OLD_DRIVER)
     assert driver
     assert driver.id == "ollama-driver-too-old"
 
 
 def test_a_very_long_line_is_quoted_around_what_matters() -> None:
-    found = vllm_diagnosis("x" * 5000 + " No available memory for the cache blocks. " + "y" * 5000)
+    found = engine_diagnosis("vllm", "x" * 5000 + " No available memory for the cache blocks. " + "y" * 5000)
     assert found
     assert "No available memory" in found.evidence
     assert len(found.evidence) < 420
@@ -178,7 +180,7 @@ def test_a_very_long_line_is_quoted_around_what_matters() -> None:
 def test_every_diagnosis_has_its_place_in_the_troubleshooting_page() -> None:
     page = TROUBLESHOOTING.read_text()
     anchors = set(re.findall(r'<a id="([a-z0-9-]+)"></a>', page))
-    named = {row.id for engine in ("vllm", "ollama", "docker") for row in catalogue(engine)} | {UNKNOWN}
+    named = {row.id for engine in (*NAMES, "docker") for row in catalogue(engine)} | {UNKNOWN}
     # those that are made in code stand as the first argument, a string of their own
     for source in ("death.py", "wait.py", "watch.py", "question.py"):
         text = (PACKAGE / source).read_text()

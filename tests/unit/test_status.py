@@ -18,6 +18,7 @@ from support.fleet import EMBEDDING, LLM, make_fleet
 from support.states import NOW, converged, fleet_and_host
 
 from stoker.doctor.live import LIVE, End
+from stoker.engine.registry import engine_of
 from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.state import SECTION, Container, HostState
 from stoker.models.card import load_cards
@@ -28,7 +29,7 @@ from stoker.status.data import GatewayView, HostStatus, InstanceStatus, Load
 from stoker.status.drift import differs
 from stoker.status.judge import combined, judge, unknown
 from stoker.status.live import Said, parse
-from stoker.status.metrics import EXTRACT, load, sample
+from stoker.status.metrics import extract, load, sample
 from stoker.status.probe import status_script
 from stoker.status.report import as_json, as_line
 from stoker.status.table import lines
@@ -170,7 +171,9 @@ vllm:e2e_request_latency_seconds_bucket{engine="0",le="0.3",model_name="a}b"} 7.
 
 
 def extracted(page: str) -> str:
-    return subprocess.run(["sh", "-c", EXTRACT], input=page, capture_output=True, text=True, check=True).stdout
+    metrics = engine_of("vllm").metrics
+    assert metrics is not None
+    return subprocess.run(["sh", "-c", extract(metrics)], input=page, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_rate_is_between_two_looks() -> None:
@@ -343,7 +346,7 @@ def names(value: Any) -> set[str]:
 
 
 def test_every_field_of_the_json_is_documented() -> None:
-    sampled = (1.0, {"num_requests_running": [1.0]})
+    sampled = (1.0, {"running": [1.0]})
     said = Said(samples={"ollama_bge_0": [sampled]}, members={"bge_nginx": (("ollama_bge_0", view()),)})
     found = combined(FLEET, [judge(FLEET, HOST, READY_STATE, said)])
     whole = json.loads(as_json(found))

@@ -11,7 +11,6 @@ from stoker.plan.checks.driver import capability
 from stoker.plan.compatibility import Answer, Question, answers
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel
 
 #: Said of the host as a whole by the check of the driver; once is enough.
 _OF_THE_DRIVER = {"driver-after-580", "driver-cuda-12"}
@@ -51,7 +50,7 @@ def question(look: Look, instance: Instance, gpu: Gpu) -> Question:
         kernel_module=look.state.kernel_module,
         arguments=instance.arguments,
         environment=instance.environment,
-        model=model.repository if isinstance(model, HubModel) else model.library,
+        model=model.origin.partition("@")[0],
         quantization=str(given.get("quant_method") or ""),
         quantization_bits=bits if isinstance(bits, int) else None,
         model_type=str(config.get("model_type") or ""),

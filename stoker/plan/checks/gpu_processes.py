@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stoker.engine.registry import engine_of
 from stoker.facts.gpus import Gpu, GpuProcess
 from stoker.facts.state import Container, HostState
 from stoker.plan.handmade import blockers
@@ -11,9 +12,6 @@ from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
 from stoker.steps import stack
-
-#: vLLM's own default of --gpu-memory-utilization (v0.19.1).
-_DEFAULT_SHARE = 0.9
 
 
 def check(look: Look) -> Reasons:
@@ -67,10 +65,11 @@ def _left(look: Look, gpu: Gpu, others: list[GpuProcess]) -> Iterator[Reason]:
     containers = look.state.containers
     starting = [name for name in shares if not (name in containers and containers[name].running)]
     fits = int(100 * free / gpu.memory_mib / len(shares)) / 100
-    lower = f", or lower gpu-memory-utilization to {fits:g}" + (" for each" if len(shares) > 1 else "")
+    arguments = {engine_of(one.engine).share_argument for _, one in look.host.instances() if one.name in shares}
+    lower = f", or lower {' and '.join(sorted(arguments))} to {fits:g}" + (" for each" if len(shares) > 1 else "")
     yield Reason(
         f"on GPU {gpu.index} computes something that is not described: {who}. {free / 1024:.1f} GiB are left, "
-        f"{' and '.join(shares)} ask for {wanted / 1024:.1f}: vLLM does not start when less is free",
+        f"{' and '.join(shares)} ask for {wanted / 1024:.1f}: they do not start when less is free",
         stop + lower,
         "gpu-processes",
         "refuse" if starting else "warn",
@@ -78,10 +77,8 @@ def _left(look: Look, gpu: Gpu, others: list[GpuProcess]) -> Iterator[Reason]:
 
 
 def _share(host: Host, instance: Instance) -> float:
-    """What part of a card vLLM wants free when it starts; 0 for what does not ask."""
-    said = instance.arguments.get("gpu-memory-utilization", _DEFAULT_SHARE)
-    asks = instance.engine == "vllm" and host.profile_of(instance).uses_cards
-    return float(said) if asks and isinstance(said, int | float) else 0.0
+    """What part of a card an instance wants free when it starts; 0 for what does not ask."""
+    return engine_of(instance.engine).share(instance.arguments) if host.profile_of(instance).uses_cards else 0.0
 
 
 def _words(process: GpuProcess, state: HostState) -> str:

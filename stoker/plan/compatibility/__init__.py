@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stoker.plan.compatibility.image import EngineVersion, engine_version
 from stoker.plan.compatibility.row import Question, Row, Verdict
-from stoker.plan.compatibility.table import ROWS
+from stoker.plan.compatibility.table import all_rows
 
 __all__ = ["Answer", "EngineVersion", "Question", "answers", "engine_version"]
 
@@ -28,7 +28,7 @@ class Answer:
 def answers(question: Question) -> list[Answer]:
     """Every row that holds, the worst first. Empty: nothing that is known speaks against it."""
     version = engine_version(question.image, question.engine)
-    found = [_answer(row, question, version) for row in ROWS if row.holds(question, version)]
+    found = [_answer(row, question, version) for row in all_rows() if row.holds(question, version)]
     return sorted(found, key=lambda answer: _ORDER.index(answer.verdict))
 
 

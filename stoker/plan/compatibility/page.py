@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stoker.plan.compatibility.table import ROWS
+from stoker.plan.compatibility.table import all_rows
 
 _HEAD = """# Compatibility
 
@@ -28,7 +28,7 @@ def page() -> str:
     """The whole page."""
     lines = [
         f"| {row.what} | {row.verdict} | [{row.anchor}](troubleshooting.md#{row.anchor}) | {row.source} |"
-        for row in ROWS
+        for row in all_rows()
     ]
     return _HEAD + "".join(f"{line}\n" for line in lines)
 

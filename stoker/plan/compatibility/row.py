@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stoker.plan.compatibility.image import Engine, EngineVersion, release
+from stoker.plan.compatibility.image import EngineVersion, release
 
 Verdict = Literal["refuse", "warn", "note"]
 Capability = tuple[int, int]
@@ -19,13 +19,13 @@ Value = str | int | float | bool | None
 class Question:
     """Will this image run this model on this card? What is unknown stays empty, and no row concludes anything from it."""
 
-    engine: Engine
+    engine: str
     image: str
     card: str
     compute_capability: Capability | None
     driver: str = ""
     kernel_module: Literal["proprietary", "open", ""] = ""
-    #: vLLM's arguments as in group_data: without dashes in front, with - between words.
+    #: The engine's arguments as in group_data: without dashes in front, with - between words.
     arguments: Mapping[str, Value] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     model: str = ""  #: its name or repository
@@ -70,7 +70,7 @@ class Row:
     remedy: str
     source: str
     anchor: str
-    engine: Engine | None = None
+    engine: str | None = None
     version_from: str = ""
     version_below: str = ""
     capability_from: Capability | None = None

@@ -6,8 +6,10 @@ in its source to v0.33.0-rc2; numbers with # are issues and pull requests there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
+from stoker.engine.registry import engines
 from stoker.plan.compatibility.row import Row, Verdict
 from stoker.spec import vllm
 
@@ -505,4 +507,8 @@ def removed_arguments() -> Iterator[Row]:
         )
 
 
-ROWS: tuple[Row, ...] = (*DRIVER_ROWS, *IMAGE_ROWS, *MODEL_ROWS, *ARGUMENT_ROWS, *removed_arguments(), *OLLAMA_ROWS)
+@functools.cache
+def all_rows() -> tuple[Row, ...]:
+    """The table, and the rows of the engines that have theirs in their own modules."""
+    own = (*DRIVER_ROWS, *IMAGE_ROWS, *MODEL_ROWS, *ARGUMENT_ROWS, *removed_arguments(), *OLLAMA_ROWS)
+    return (*own, *(row for _, engine in engines() for row in engine.rows()))

@@ -1,0 +1,116 @@
+"""Model files that a person put on a host: is all of it there? By what a look at the host says, without reading weights. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from stoker.facts.state import HostState
+from stoker.models.card import CardFile, ModelCard, Source
+from stoker.models.gguf import names_of
+from stoker.models.weights import loaded_files
+from stoker.spec.fleet import Host
+from stoker.spec.instance import Instance
+from stoker.spec.settings import FilesModel, LocalModel
+
+#: Any of these makes a tokenizer; the third needs merges.txt beside it.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model")
+
+#: A pointer of Git LFS in the place of a weight file has some 130 bytes; the smallest real one has more than this.
+_POINTER_BYTES = 1024
+
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
+
+
+def directory_of(host: Host, instance: Instance, model: FilesModel) -> str:
+    """On the host."""
+    stack = next(stack for stack, one in host.instances() if one.name == instance.name)
+    return f"{stack.model_directory}/{model.directory}"
+
+
+def described(host: Host) -> dict[str, LocalModel]:
+    """Directory on the host -> the model that has to be there."""
+    found = {}
+    for _, instance in host.instances():
+        model = host.settings.models.get(instance.model)
+        if isinstance(model, LocalModel):
+            found[directory_of(host, instance, model)] = model
+    return found
+
+
+def configuration_files(host: Host) -> list[str]:
+    """What a look at the host has to read."""
+    return [f"{directory}/config.json" for directory, model in described(host).items() if model.file is None]
+
+
+def problems(directory: str, model: LocalModel, state: HostState) -> Iterator[str]:
+    """What is wrong with a directory, a sentence each."""
+    files = state.model_files.get(directory, {})
+    if not files:
+        yield "it is not there, or it is empty"
+        return
+    weights = names_of(model.file) if model.file else loaded_files(files)
+    if model.file is None:
+        yield from _configuration(state.contents.get(f"{directory}/config.json", ""), "config.json" in files)
+        if not any(name in files for name in TOKENIZERS):
+            yield "it has no tokenizer: tokenizer.json or tokenizer.model is missing"
+    if not weights:
+        yield "it has no weights: neither *.safetensors nor pytorch_model.bin is there"
+    for name in [*weights, *_lacking_shards(weights)]:
+        if name not in files:
+            yield f"{name} is missing"
+        elif files[name] < _POINTER_BYTES:
+            yield f"{name} has {files[name]} bytes: it is empty, or a pointer of Git LFS"
+
+
+def _configuration(text: str, there: bool) -> Iterator[str]:
+    if not there:
+        yield "config.json is missing"
+        return
+    try:
+        config = json.loads(text)
+    except ValueError:
+        yield "config.json cannot be read as JSON"
+        return
+    if not isinstance(config, Mapping):
+        yield "config.json holds no object"
+        return
+    inner = config.get("text_config")
+    places = [config, inner] if isinstance(inner, Mapping) else [config]
+    if not isinstance(config.get("model_type"), str):
+        yield "config.json names no model_type"
+    sizes = [place.get("vocab_size") for place in places]
+    if not any(isinstance(size, int) and size > 0 for size in sizes):
+        yield "config.json has no vocab_size"
+
+
+def _lacking_shards(weights: list[str]) -> Iterator[str]:
+    """Parts of a set of numbered files that are not there."""
+    for stem, total, suffix in {
+        (m["stem"], m["total"], m["suffix"]) for name in weights if (m := _SHARD.fullmatch(name))
+    }:
+        for part in range(1, int(total) + 1):
+            name = f"{stem}-{part:05d}-of-{total}{suffix}"
+            if name not in weights:
+                yield name
+
+
+def card(directory: str, state: HostState) -> ModelCard | None:
+    """What a look at the directory tells of its model; None where it tells too little."""
+    try:
+        config = json.loads(state.contents.get(f"{directory}/config.json", ""))
+    except ValueError:
+        return None
+    files = state.model_files.get(directory, {})
+    if not isinstance(config, dict) or not files:
+        return None
+    seen = "the host's own directory"
+    name = re.sub(r"[^\w.-]", "-", directory.rpartition("/")[2])
+    return ModelCard(
+        repository=f"local/{name}",
+        revision="local",
+        config=config,
+        files={path: CardFile(size=size) for path, size in files.items()},
+        source=Source(revision=seen, config=seen, files=seen),
+    )
