@@ -173,11 +173,11 @@ ENGINE = Engine(
             "NVIDIA cards from compute capability 5.0, by code of the image or compiled by the driver",
             ("sh", "-c", f"{_SERVER} --list-devices 2>&1 | tee /tmp/devices; grep -q CUDA /tmp/devices"),
         ),
-        # Weights are read as they are needed; what a small model takes, and its cache.
+        # An estimate for a small model (4 GB of weights) and its cache; not measured.
         "llama-cpp-cpu": Profile(
             "any processor",
             not_applicable="not applicable: CPU build",
-            host_memory=HostMemory(4.0, "STOKER_LLAMA_CPP_CACHE_GIB", 1),
+            host_memory=HostMemory(4.0, "", 1),
         ),
     },
     container=_container,

@@ -43,10 +43,8 @@ def role(image: str) -> Role:
     name = repository(image).lower()
     engine = official().get("/".join(name.split("/")[-2:]))
     last = name.rpartition("/")[2]
-    if engine == "vllm" or engine == "ollama":
-        return engine
     if engine:
-        return "other"
+        return "vllm" if engine == "vllm" else "ollama" if engine == "ollama" else "other"
     if last in ("nginx", "nginx-unprivileged", "openresty"):
         return "nginx"
     if last == "ollama":

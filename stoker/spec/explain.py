@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from stoker.engine.registry import NAMES
 from stoker.spec.base import FORMS
 from stoker.spec.problems import Problem
 
@@ -138,7 +139,7 @@ def _instance(location: tuple[int | str, ...], data: Mapping[str, object]) -> st
 def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
     """Names of the fields that are allowed where the unknown one stands."""
     from stoker.spec.fleet import HostDescription
-    from stoker.spec.settings import MODEL_KINDS, Settings
+    from stoker.spec.settings import MODEL_KINDS, Settings, Versions
 
     top = str(location[0])
     model: Any = Settings if top in Settings.model_fields else HostDescription
@@ -147,7 +148,7 @@ def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
             model = MODEL_KINDS[str(part)]
         elif isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
             model = _inner_model(model.model_fields[part].annotation)
-    return sorted(getattr(model, "model_fields", {}))
+    return sorted([*getattr(model, "model_fields", {}), *(NAMES if model is Versions else ())])
 
 
 def _inner_model(annotation: Any) -> Any:

@@ -15,6 +15,7 @@ class HostMemory:
     """What an engine takes of the machine's own memory, GiB: its processes, and a cache whose size a variable sets."""
 
     processes_gib: float
+    #: Empty: nothing sets it.
     cache_variable: str
     #: Cache without the variable in the description: what the image itself sets.
     cache_gib: float

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from stoker.engine.registry import NAMES, engine_of
 from stoker.spec.base import AbsolutePath, EnvironmentName, FileName, Image, ModelName, Network, Spec, Url, form
@@ -38,12 +47,10 @@ class Versions(Spec):
     @classmethod
     def _only_engines(cls, data: object) -> object:
         if isinstance(data, dict):
-            known = {*cls.model_fields, *NAMES}
-            for name in data:
-                if name not in known:
-                    close = difflib.get_close_matches(str(name), sorted(known), n=1)
-                    remedy = f"did you mean {close[0]!r}?" if close else "remove it"
-                    raise ValueError(f"{name!r} is no engine and nothing else that has a version; {remedy}")
+            unknown = [name for name in data if name not in cls.model_fields and name not in NAMES]
+            if unknown:
+                wrong = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=data[name]) for name in unknown]
+                raise ValidationError.from_exception_data("Versions", wrong)
         return data
 
     @property

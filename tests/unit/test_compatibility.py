@@ -122,6 +122,16 @@ CASES: dict[str, tuple[Question, Question]] = {
     ),
     "ollama-num-parallel": (NUM_PARALLEL, replace(NUM_PARALLEL, model="llama3.1:8b")),
     **{
+        f"{engine}-below-ampere": (
+            replace(V100, engine=engine, image=image),
+            replace(A100, engine=engine, image=image),
+        )
+        for engine, image in (
+            ("sglang", "lmsysorg/sglang:v0.5.6-cu126"),
+            ("tensorrt-llm", "nvcr.io/nvidia/tensorrt-llm/release:1.1.0"),
+        )
+    },
+    **{
         f"removed-{name}": (replace(V100, arguments={name: "x"}), vllm("0.12.0", arguments={name: "x"}))
         for name in REMOVED
     },

@@ -143,7 +143,7 @@ def test_system_4_the_engine_that_is_known_and_the_one_that_is_not(pins: Shipped
     assert instance.image == "vllm/vllm-openai:v0.6.3"
     assert instance.arguments["tensor-parallel-size"] == 1
     notes = "\n".join(imported.notes.lines())
-    assert "Transformers is no engine of a description" in notes
+    assert "the engine transformers or vllm" in notes
     assert "computes GPTQ on the V100 with a kernel that has a race" in notes
 
 

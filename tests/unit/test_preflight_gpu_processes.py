@@ -50,7 +50,7 @@ def test_the_refusal_names_the_arithmetic_and_a_share_that_fits() -> None:
     (found,) = said(host, bare(host), stranger(host, GPU0, 8192))
     assert found.reason == (
         "on GPU 0 computes something that is not described: python3 (process 4711, 8.0 GiB). 24.0 GiB are left, "
-        "vllm_llama_gpu0_0 and vllm_llama_gpu0_1 ask for 28.8: vLLM does not start when less is free"
+        "vllm_llama_gpu0_0 and vllm_llama_gpu0_1 ask for 28.8: they do not start when less is free"
     )
     assert found.remedy.endswith("or lower gpu-memory-utilization to 0.37 for each")
     assert 2 * 0.37 * 32 <= 24

@@ -165,7 +165,7 @@ def test_a_healthy_instance_is_asked_in_the_same_look(tmp_path: Path, docker: Fa
 def test_a_slow_first_answer_comes_with_a_later_look(tmp_path: Path, docker: FakeDocker, engine: FakeEngine) -> None:
     engine.hold = threading.Event()
     engine.answers = {
-        "GET /": (200, "Ollama is running"),
+        "GET /api/version": (200, {"version": "0.32.15"}),
         "POST /api/embed": (200, {"embeddings": [[0.5] * 1024]}),
         "GET /api/ps": (200, {"models": [{"name": "bge-m3:latest", "size": 5, "size_vram": 5}]}),
     }

@@ -34,7 +34,8 @@ def proof(group: str, tmp_path: Path, stubs: Stubs) -> subprocess.CompletedProce
     """Run the proof of one engine's image; what it notes on the host goes to a file here."""
     _, host = fleet_and_host(group)
     (action,) = images.probes(host, bare(host))
-    note = images.proof_path(*reversed(next(iter(images.engine_images(host).items()))))
+    ((image, (engine, _)),) = images.proofs(host).items()
+    note = images.proof_path(engine, image)
     return stubs.run(
         action.script.replace(shlex.quote(note), str(tmp_path / "note")).replace("/tmp/log", f"{tmp_path}/log")
     )
