@@ -11,7 +11,6 @@ from stoker.smoke.curl import Key
 from stoker.smoke.target import GATEWAY_KEY, Entrance, Member, base_url, entrances, kind_of, members
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway, Kind, Pool, without_latest
-from stoker.spec.settings import OllamaModel
 from stoker.spec.stack import Stack
 
 #: From where Docker takes the networks of Compose projects unless it is told otherwise (moby 28: 172.17.0.0/16 to 172.31.0.0/16 first).
@@ -183,7 +182,7 @@ def _slug(name: str) -> str:
 
 def _dimensions(host: Host, name: str) -> int | None:
     model = host.settings.models.get(name)
-    return model.dimensions if isinstance(model, OllamaModel) else None
+    return model.dimensions if model else None
 
 
 def _notes(fleet: Fleet, main: Entrance | None, place: _Place, found: list[Endpoint]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from stoker.plan.checks import (
     docker,
     driver,
     driver_hold,
+    embeddings,
     firewall,
     gpu_memory,
     gpu_processes,
@@ -51,6 +52,7 @@ CHECKS: Mapping[str, Check] = {
     "certificate": certificate.check,
     "containers": containers.check,
     HAND_MADE: handmade.check,
+    "embeddings": embeddings.check,
     "disks": disks.check,
     "host memory": host_memory.check,
 }

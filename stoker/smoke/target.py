@@ -42,8 +42,7 @@ class Member:
     @property
     def dimensions(self) -> int | None:
         """Length of the model's vectors where the description gives it."""
-        model = self.host.model_of(self.instance)
-        return model.dimensions if isinstance(model, OllamaModel) else None
+        return self.host.model_of(self.instance).dimensions
 
     @property
     def context(self) -> int | None:

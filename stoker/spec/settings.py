@@ -151,6 +151,8 @@ class FilesModel(Spec):
     ) = None
     #: Further names under which it may be asked for; the engines get them too.
     aliases: tuple[ModelName, ...] = ()
+    #: Of an embedding model: length of its vectors, for the readiness and smoke checks, and for whoever changes the model.
+    dimensions: int | None = Field(default=None, ge=1, le=65536)
 
     @field_validator("aliases", mode="before")
     @classmethod

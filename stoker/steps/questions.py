@@ -8,6 +8,7 @@ from stoker.facts.paths import HOST_LOCKS
 from stoker.facts.probe import HttpProbe, Questions
 from stoker.facts.state import HostState
 from stoker.plan import local_models
+from stoker.ready.load_record import LOADS
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
     acme,
@@ -61,7 +62,8 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         *ollama.contents(host),
         *proofs,
     ]
-    contents += [f"{READY}/{name}" for name in names]
+    contents += [f"{directory}/{name}" for name in names for directory in (READY, LOADS)]
+    contents += [stack.embeddings_note(host, entry) for entry in host.stacks]
     contents += [path for entry in host.stacks for path in gateway.contents(entry)]
     http = [probe for entry in host.stacks if (probe := gateway.probe(entry))]
     for _, instance in host.instances():

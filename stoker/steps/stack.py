@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 from stoker.facts import identity
 from stoker.facts.state import HostState
+from stoker.plan import embeddings
+from stoker.ready.load_record import LOADS, read_record
 from stoker.render.compose import Service, compose_file, services, stack_directory
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, Member, render_gateway
 from stoker.render.gateway_protection import tls_volume
@@ -63,9 +65,20 @@ def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
     tls = stack.gateway.tls if stack.gateway else None
     return [
         compose_path(host, stack),
+        embeddings_note(host, stack),
         *(file.path for file in gateway_files(fleet, host, stack)),
         *([tls.certificate_file, tls.key_file] if tls else []),
     ]
+
+
+def embeddings_note(host: Host, stack: Stack) -> str:
+    return f"{stack_directory(host, stack)}/{embeddings.NOTE}"
+
+
+def notes(host: Host, stack: Stack) -> list[File]:
+    """What the next deploy has to know of this one."""
+    vectors = embeddings.described(host, stack)
+    return [File(embeddings_note(host, stack), embeddings.note(vectors))] if vectors else []
 
 
 def compose_path(host: Host, stack: Stack) -> str:
@@ -76,7 +89,7 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     """Write what differs, after Compose and nginx have read the new set and found it right."""
     compose = File(compose_path(host, stack), compose_file(host, stack, uuids(state)))
     gateway = gateway_files(fleet, host, stack)
-    stale = [file for file in [compose, *gateway] if not file.is_on(state)]
+    stale = [file for file in [compose, *notes(host, stack), *gateway] if not file.is_on(state)]
     if not stale:
         return []
     checks = []
@@ -110,7 +123,7 @@ def container_actions(host: Host, stack: Stack, state: HostState, only: Collecti
             reasons[service.name] = f"{service.container}: {reason}"
             container = state.containers.get(service.container)
             if container is not None and container.running:
-                interrupted.append(service.container)
+                interrupted.append(f"{service.container}{_last_load(service.container, state)}")
     orphans = [] if only else _orphans(stack, state)
     found = []
     if orphans:
@@ -130,6 +143,12 @@ def container_actions(host: Host, stack: Stack, state: HostState, only: Collecti
             )
         )
     return found
+
+
+def _last_load(name: str, state: HostState) -> str:
+    """How long it will be away, as far as its last start tells."""
+    record = read_record(state.contents.get(f"{LOADS}/{name}", ""))
+    return f" (its last start took {record.total:.0f} s)" if record else ""
 
 
 #: What Docker, containerd and runc say of a stopped container of whose last run a process is left: it can never be started again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from stoker.engine.registry import engine_of
 from stoker.facts.state import HostState
 from stoker.ready.stamp import is_proven
 from stoker.ready.target import Target
@@ -11,7 +12,6 @@ from stoker.render.compose import services
 from stoker.spec.fleet import Host
 from stoker.spec.gpu_name import label
 from stoker.spec.instance import Instance
-from stoker.spec.settings import OllamaModel
 from stoker.steps.layout import READY
 from stoker.steps.stack import container_reason, uuids
 
@@ -44,6 +44,7 @@ def unproven(described: Host, found: HostState, only: Collection[str] = (), ever
 
 def _target(described: Host, found: HostState, instance: Instance) -> Target:
     model = described.model_of(instance)
+    embeds = engine_of(instance.engine).kind(instance.arguments) == "embeddings"
     cards = uuids(found) if described.profile_of(instance).uses_cards else {}
     return Target(
         host=described.name,
@@ -52,7 +53,8 @@ def _target(described: Host, found: HostState, instance: Instance) -> Target:
         container=instance.name,
         port=instance.port,
         model=instance.model,
-        expect_dimensions=model.dimensions if isinstance(model, OllamaModel) else None,
+        expect_dimensions=model.dimensions if embeds else None,
+        pooling=embeds,
         gpus=tuple(map(label, instance.gpus)),
         uuids=tuple(cards[name] for name in instance.gpus if name in cards),
         weights=model.origin,

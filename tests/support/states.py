@@ -132,7 +132,11 @@ def converged(fleet: Fleet, host: Host) -> HostState:
         state = replace(state, firewall="as written", units={**state.units, firewall.UNIT: "active enabled"})
     for entry in host.stacks:
         text = compose_file(host, entry, stack.uuids(state))
-        files += [File(stack.compose_path(host, entry), text), *stack.gateway_files(fleet, host, entry)]
+        files += [
+            File(stack.compose_path(host, entry), text),
+            *stack.notes(host, entry),
+            *stack.gateway_files(fleet, host, entry),
+        ]
     found = {file.path: file_state(file) for file in files}
     for path, mode in layout.directories(host).items():
         found[path] = FileState("directory", mode, "root", "root")

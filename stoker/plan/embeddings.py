@@ -1,0 +1,67 @@
+"""Whose vectors an application has stored: what was deployed last, noted beside the stack's Compose file, and what is described now. Pure.
+
+Vectors of two models cannot be compared, even where they are of one length; of two lengths, a database refuses them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from stoker.engine.registry import engine_of
+from stoker.spec.fleet import Host
+from stoker.spec.gateway import without_latest
+from stoker.spec.stack import Stack
+
+NOTE = "embeddings.json"
+
+#: Model -> length of its vectors; None: the description does not say it.
+Vectors = Mapping[str, int | None]
+
+
+def described(host: Host, stack: Stack) -> Vectors:
+    """What a stack's clients may store vectors of: its own instances, and the pools of its gateway."""
+    own = [one.model for one in stack.instances if engine_of(one.engine).kind(one.arguments) == "embeddings"]
+    pools = [pool.model for pool in stack.gateway.pools if pool.kind == "embeddings"] if stack.gateway else []
+    models = host.settings.models
+    return {
+        without_latest(name): models[name].dimensions if name in models else None
+        for name in dict.fromkeys([*own, *pools])
+    }
+
+
+def note(vectors: Vectors) -> str:
+    return json.dumps(vectors, sort_keys=True) + "\n"
+
+
+def noted(text: str) -> Vectors:
+    """What `note` wrote; nothing where there is none, or another version's."""
+    try:
+        found = json.loads(text)
+        return {str(name): None if size is None else int(size) for name, size in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def change(before: Vectors, now: Vectors) -> str:
+    """What becomes of stored vectors, as a sentence; empty when nothing was noted, or nothing that was is gone or differs."""
+    gone = {name: size for name, size in before.items() if now and now.get(name, _ABSENT) not in (size, None)}
+    new = {name: size for name, size in now.items() if name not in before or name in gone}
+    if not gone or not new:
+        return ""
+    lengths = {*gone.values(), *new.values()}
+    words = (
+        "a database made for the old length refuses the new ones"
+        if len(lengths) > 1
+        else "they are of one length and cannot be compared all the same"
+    )
+    return f"embeddings were of {_words(gone)} and will be of {_words(new)}: {words}"
+
+
+_ABSENT = -1
+
+
+def _words(vectors: Vectors) -> str:
+    return ", ".join(
+        f"{name} ({'unknown length' if size is None else f'{size} values'})" for name, size in vectors.items()
+    )
