@@ -27,7 +27,7 @@ def runs(look: LiveLook) -> list[Line]:
             )
         ]
     engines = {instance.name: instance.engine for _, instance in look.host.instances()}
-    names = [*engines, *(stack.gateway.container for stack in look.host.stacks if stack.gateway)]
+    names = [name for stack in look.host.stacks for name in stack.containers]
     found = []
     for name in names:
         container = state.containers.get(name)

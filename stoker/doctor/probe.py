@@ -98,6 +98,5 @@ def _logs(host: Host) -> str:
 
 def _names(host: Host) -> str:
     """Every described container, quoted for the shell."""
-    names = [instance.name for _, instance in host.instances()]
-    names += [stack.gateway.container for stack in host.stacks if stack.gateway]
+    names = [name for stack in host.stacks for name in stack.containers]
     return " ".join(map(shlex.quote, names))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
+from stoker.spec.stack import Stack
 from stoker.steps.stack import member_name
 
 
@@ -21,7 +22,7 @@ class Place:
     host: Host
     container: str
     name: str
-    instance: Instance | None = None  #: None: a gateway
+    instance: Instance | None = None  #: None: a gateway, or a web UI
 
     @property
     def engine(self) -> str:
@@ -29,16 +30,21 @@ class Place:
 
 
 def every(fleet: Fleet) -> list[Place]:
-    """All instances and gateways, host by host."""
+    """All instances, web UIs and gateways, host by host."""
     found = []
-    gateways = [stack.gateway.container for host in fleet.hosts for stack in host.stacks if stack.gateway]
+    beside = [name for host in fleet.hosts for stack in host.stacks for name in _beside(stack)]
     for host in fleet.hosts:
         found += [Place(host, one.name, member_name(fleet, host, one), one) for _, one in host.instances()]
         for stack in host.stacks:
-            if stack.gateway:
-                name = stack.gateway.container
-                found.append(Place(host, name, name if gateways.count(name) == 1 else f"{name}@{host.name}"))
+            for name in _beside(stack):
+                found.append(Place(host, name, name if beside.count(name) == 1 else f"{name}@{host.name}"))
     return found
+
+
+def _beside(stack: Stack) -> list[str]:
+    """Its containers that are no engines."""
+    engines = {instance.name for instance in stack.instances}
+    return [name for name in stack.containers if name not in engines]
 
 
 def named(fleet: Fleet, names: Collection[str]) -> list[Place]:

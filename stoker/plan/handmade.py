@@ -74,7 +74,7 @@ def described(host: Host) -> list[Described]:
         for stack, instance in host.instances()
     ]
     gateways = [
-        Described(stack.gateway.container, stack.gateway.port, host.settings.versions.nginx, stack)
+        Described(stack.gateway.container, stack.gateway.port, host.gateway_image, stack)
         for stack in host.stacks
         if stack.gateway
     ]

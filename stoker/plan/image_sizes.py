@@ -33,7 +33,7 @@ def image_size(host: Host, image: str) -> ImageSize:
     if said is not None:
         return ImageSize(round(said * GIB), round(said * GIB))
     for _, engine in engines():
-        if _repository(image) == engine.published.repositories[0]:
+        if "/".join(_repository(image).split("/")[-2:]) == engine.published.repositories[0]:
             return ImageSize(engine.published.unpacked, engine.published.packed)
     used = {instance.engine for _, instance in host.instances() if host.image_of(instance) == image}
     sizes = [ImageSize(one.unpacked, one.packed) for one in (engine_of(name).published for name in used)]

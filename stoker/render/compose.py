@@ -20,6 +20,7 @@ from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
 from stoker.spec.stack import Stack
+from stoker.spec.web_ui import CONTAINER_PORT, WebUi
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Service:
     start_period: int  #: seconds
     stop_grace_seconds: int
     takes_turns: bool = False
+    named_volumes: tuple[str, ...] = ()  #: of Docker, among ``volumes``
     shared_memory: str = ""  #: size of /dev/shm in Compose's words; empty: Docker's 64 MiB
     configuration: str = ""  #: hash of everything that needs a new container when it changes
 
@@ -54,6 +56,8 @@ def services(host: Host, stack: Stack, gpu_uuids: Mapping[GpuName, str]) -> list
     ``gpu_uuids`` maps every name of the host's cards to their UUIDs. Raises KeyError for a card that is not there.
     """
     found = [_instance(host, stack, instance, gpu_uuids) for instance in stack.instances]
+    if stack.web_ui:
+        found.append(_web_ui(host, stack, stack.web_ui))
     if stack.gateway:
         found.append(_gateway(host, stack, stack.gateway))
     hashes = _hashes(host, stack, found)
@@ -94,6 +98,7 @@ def _render(host: Host, stack: Stack, rendered: list[Service]) -> str:
         log_max_size=docker.log_max_size,
         log_max_file=docker.log_max_file,
         gpus_by_cdi=docker.gpus_by_cdi,
+        named_volumes=[name for service in literal for name in service.named_volumes],
     )
 
 
@@ -133,11 +138,41 @@ def _instance(host: Host, stack: Stack, instance: Instance, gpu_uuids: Mapping[G
     )
 
 
+def _web_ui(host: Host, stack: Stack, web_ui: WebUi) -> Service:
+    ollamas = [instance for instance in stack.instances if instance.engine == "ollama"]
+    data = "/app/backend/data"
+    return Service(
+        name=web_ui.service,
+        container=web_ui.container,
+        image=host.web_ui_image,
+        engine="open-webui",
+        entrypoint=(),
+        command=(),
+        gpus=(),
+        ports=(f"{web_ui.port}:{CONTAINER_PORT}",),
+        volumes=(f"{web_ui.volume}:{data}",),
+        environment={
+            "OLLAMA_BASE_URLS": ";".join(f"http://{one.service_name}:{one.container_port}" for one in ollamas),
+            # Accounts; whoever makes the first one administers the others.
+            "WEBUI_AUTH": "True",
+            # In the volume, or every new container would end all sessions.
+            "WEBUI_SECRET_KEY_FILE": f"{data}/.webui_secret_key",
+            # Only Ollama is offered here, and it asks nobody outside.
+            "ENABLE_OPENAI_API": "False",
+            "HF_HUB_OFFLINE": "1",
+        },
+        healthcheck=("CMD", "curl", "-q", "-s", "-f", "-m", "8", f"http://127.0.0.1:{CONTAINER_PORT}/health"),
+        start_period=120,
+        stop_grace_seconds=10,
+        named_volumes=(web_ui.volume,),
+    )
+
+
 def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
     return Service(
         name=gateway.service,
         container=gateway.container,
-        image=host.settings.versions.nginx,
+        image=host.gateway_image,
         engine="nginx",
         entrypoint=(),
         command=("nginx", "-c", f"{CONFIG_DIRECTORY}/{gateway.config_file}", "-g", "daemon off;"),

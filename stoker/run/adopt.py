@@ -193,7 +193,7 @@ def _replace_all(found: Found, run: Run) -> int:
 def _let_old_gateways_look_again(found: Found) -> None:
     """nginx asks for its members' addresses when it starts; the new container may have another one."""
     for old in found.old:
-        if repository(old.image) == repository(found.host.settings.versions.nginx):
+        if repository(old.image) == repository(found.host.gateway_image):
             _on(found, f"docker exec {shlex.quote(old.name)} nginx -s reload >/dev/null 2>&1 || true")
 
 

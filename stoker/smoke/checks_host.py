@@ -17,6 +17,7 @@ from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
+from stoker.spec.web_ui import WebUi
 
 ACCESS = "docker over ssh"
 
@@ -105,7 +106,11 @@ def instance_checks(witness: HostWitness, instance: Instance) -> Iterator[Check]
 
 
 def gateway_check(witness: HostWitness, gateway: Gateway) -> Check:
-    return _container(witness, gateway.container, witness.host.settings.versions.nginx)
+    return _container(witness, gateway.container, witness.host.gateway_image)
+
+
+def web_ui_check(witness: HostWitness, web_ui: WebUi) -> Check:
+    return _container(witness, web_ui.container, witness.host.web_ui_image)
 
 
 def memory_checks(witness: HostWitness, instances: Sequence[Instance]) -> Iterator[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from stoker.smoke import checks_gateway, checks_host, checks_instance
+from stoker.smoke import checks_gateway, checks_host, checks_instance, checks_web_ui
 from stoker.smoke.check import Check
 from stoker.smoke.checks_host import HostWitness
 from stoker.smoke.ssh import Login, Shell
@@ -80,6 +80,10 @@ def _host_checks(fleet: Fleet, witness: HostWitness, selection: Selection, secon
     for member in members(fleet):
         if member.host is host and member.instance.name in wanted:
             checks += _instance_checks(fleet, member, witness, seconds)
+    for stack in host.stacks:
+        if stack.web_ui and stack.web_ui.container in wanted:
+            checks.append(checks_host.web_ui_check(witness, stack.web_ui))
+            checks.append(checks_web_ui.check(host, stack.web_ui, seconds))
     for entrance in entrances(fleet):
         if entrance.host is host and entrance.gateway.container in wanted:
             checks.append(checks_host.gateway_check(witness, entrance.gateway))
@@ -95,8 +99,9 @@ def _instance_checks(fleet: Fleet, member: Member, witness: HostWitness, seconds
 
 
 def _containers(host: Host) -> list[str]:
+    """The engines first."""
     instances = [instance.name for _, instance in host.instances()]
-    return instances + [stack.gateway.container for stack in host.stacks if stack.gateway]
+    return instances + [name for stack in host.stacks for name in stack.containers if name not in instances]
 
 
 def _known(given: Iterable[str], known: list[str], what: str) -> None:

@@ -15,6 +15,7 @@ from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
 from stoker.spec.settings import FilesModel, OllamaModel
+from stoker.spec.stack import Stack
 
 #: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
 _Make = Callable[..., Problem]
@@ -28,6 +29,8 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
         return Problem(where, field, repr(value), reason, remedy, instance)
 
     yield from _duplicates(host, problem)
+    for stack in host.stacks:
+        yield from _web_ui_problems(host, stack, problem)
     for _, instance in host.instances():
         if "models" not in unknown:
             yield from _model_problems(host, instance, problem)
@@ -157,6 +160,23 @@ def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
             )
 
 
+def _web_ui_problems(host: Host, stack: Stack, problem: _Make) -> Iterator[Problem]:
+    if stack.web_ui is None:
+        return
+    name = stack.web_ui.container
+    if host.settings.versions.open_webui is None:
+        remedy = "add 'open_webui': 'ghcr.io/open-webui/open-webui:vN.N.N' to `versions` in group_data/all.py"
+        yield problem("web_ui", name, "`versions` has no image of Open WebUI", remedy, name)
+    if not any(instance.engine == "ollama" for instance in stack.instances):
+        yield problem(
+            "web_ui",
+            name,
+            "it manages Ollama's models, and this stack has no Ollama",
+            "add an instance of the engine ollama, or remove it",
+            name,
+        )
+
+
 def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
     ports: dict[int, list[str]] = defaultdict(list)
     containers: Counter[str] = Counter()
@@ -167,6 +187,10 @@ def _duplicates(host: Host, problem: _Make) -> Iterator[Problem]:
         for instance in stack.instances:
             ports[instance.port].append(instance.name)
             containers[instance.name] += 1
+        if stack.web_ui:
+            ports[stack.web_ui.port].append(stack.web_ui.container)
+            containers[stack.web_ui.container] += 1
+            services[stack.web_ui.service] += 1
         if stack.gateway:
             for port in stack.gateway.ports:
                 ports[port].append(stack.gateway.container)

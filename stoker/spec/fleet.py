@@ -57,7 +57,18 @@ class Host:
         return self.settings.models[instance.model]
 
     def image_of(self, instance: Instance) -> str:
-        return instance.image or self.settings.versions.of(instance.engine)
+        return self.settings.image(instance.image or self.settings.versions.of(instance.engine))
+
+    @property
+    def gateway_image(self) -> str:
+        return self.settings.image(self.settings.versions.nginx)
+
+    @property
+    def web_ui_image(self) -> str:
+        """Raises ValueError where the description has none, which its checks refuse."""
+        if self.settings.versions.open_webui is None:
+            raise ValueError("`versions` has no open_webui")
+        return self.settings.image(self.settings.versions.open_webui)
 
     def profile_of(self, instance: Instance) -> Profile:
         profiles = engine_of(instance.engine).profiles
@@ -65,7 +76,8 @@ class Host:
 
     def images(self) -> list[str]:
         """Every image that this host needs, each once."""
-        gateways = [self.settings.versions.nginx] if any(stack.gateway for stack in self.stacks) else []
+        gateways = [self.gateway_image] if any(stack.gateway for stack in self.stacks) else []
+        gateways += [self.web_ui_image] if any(stack.web_ui for stack in self.stacks) else []
         return list(dict.fromkeys([self.image_of(instance) for _, instance in self.instances()] + gateways))
 
 

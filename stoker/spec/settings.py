@@ -38,6 +38,8 @@ class Versions(Spec):
     __pydantic_extra__: dict[str, Image]
 
     nginx: Image
+    #: Only where a stack has a `web_ui`.
+    open_webui: Image | None = None
     docker: Version
     compose: Version
     container_toolkit: Version
@@ -63,6 +65,15 @@ class Versions(Spec):
         return self.engines[engine]
 
 
+#: As it stands before an image's name; behind a host there may be a path.
+Registry = Annotated[
+    str,
+    form(
+        r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*$", "a registry as it stands in an image's name, for instance ghcr.io"
+    ),
+]
+
+
 class Mirrors(Spec):
     """Where downloads come from. Each default is the publisher's own address."""
 
@@ -77,6 +88,8 @@ class Mirrors(Spec):
     cuda_key: Fingerprint | None = None
     #: Pull-through mirrors of Docker Hub, tried in order before Docker Hub itself.
     registries: tuple[Url, ...] = ()
+    #: Other registries -> where their images are pulled from instead, for instance {"ghcr.io": "ghcr.example.org"}.
+    images: dict[Registry, Registry] = {}
     hub: Url = "https://huggingface.co"
     #: Registry of Ollama models; None is Ollama's own. Without TLS (http://) Ollama is told to accept that.
     ollama: Url | None = None
@@ -267,6 +280,12 @@ class Settings(Spec):
     #: Seconds that one engine may load without any progress. A first compilation on a V100 is silent for up to three minutes, one
     #: 15 GB file from a disk of 30 MB/s for eight.
     ready_stall_timeout: int = Field(default=600, ge=10, le=86400)
+
+    def image(self, name: str) -> str:
+        """An image as it is pulled here: from a mirror where its registry has one."""
+        registry, slash, rest = name.partition("/")
+        mirror = self.mirrors.images.get(registry) if slash else None
+        return f"{mirror}/{rest}" if mirror else name
 
     @field_validator("engine_networks", mode="before")
     @classmethod

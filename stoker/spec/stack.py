@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from stoker.spec.base import AbsolutePath, FileName, ProjectName, Spec
 from stoker.spec.gateway import Gateway
 from stoker.spec.instance import Instance
+from stoker.spec.web_ui import WebUi
 
 
 class Stack(Spec):
@@ -18,6 +19,13 @@ class Stack(Spec):
     model_directory: AbsolutePath
     instances: tuple[Instance, ...] = Field(min_length=1)
     gateway: Gateway | None = None
+    web_ui: WebUi | None = None
+
+    @property
+    def containers(self) -> list[str]:
+        """All of its containers by name, the engines first."""
+        beside = [self.web_ui.container] if self.web_ui else []
+        return [*(one.name for one in self.instances), *beside, *([self.gateway.container] if self.gateway else [])]
 
     @field_validator("instances", mode="before")
     @classmethod

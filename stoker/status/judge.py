@@ -200,7 +200,7 @@ def _gateway(
         gateway.container,
         gateway_url(host, gateway),
         tuple(pool.model for pool in gateway.pools),
-        (container.image if container else "") or host.settings.versions.nginx,
+        (container.image if container else "") or host.gateway_image,
         health,
         _container(container, state, said),
         drift=reasons.get(gateway.container, ""),

@@ -101,7 +101,7 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
         tls = f"--volume {tls_volume(stack.gateway.tls)} " if stack.gateway.tls else ""
         checks.append(
             f'chmod 755 "$new" "$new"/gateway; docker run --rm {tls}--volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
-            f"{shlex.quote(host.settings.versions.nginx)} nginx -t -q -c {CONFIG_DIRECTORY}/{stack.gateway.config_file}"
+            f"{shlex.quote(host.gateway_image)} nginx -t -q -c {CONFIG_DIRECTORY}/{stack.gateway.config_file}"
         )
     script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))
     return [Action(f"write {', '.join(file.path for file in stale)}", script, stdin)]
@@ -249,11 +249,8 @@ def container_reason(service: Service, state: HostState) -> str:
 
 def _orphans(stack: Stack, state: HostState) -> list[str]:
     """Stoker's own; what somebody else started under the project's name is not Stoker's to remove."""
-    described = {instance.name for instance in stack.instances} | (
-        {stack.gateway.container} if stack.gateway else set()
-    )
     return sorted(
         container.name
         for container in state.containers.values()
-        if container.configuration and container.project == stack.project and container.name not in described
+        if container.configuration and container.project == stack.project and container.name not in stack.containers
     )

@@ -10,8 +10,7 @@ def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     by_hand = {old.name for containers in blockers(host, state).values() for old in containers}
     for stack in host.stacks:
-        names = [instance.name for instance in stack.instances] + ([stack.gateway.container] if stack.gateway else [])
-        for name in names:
+        for name in stack.containers:
             container = state.containers.get(name)
             if container is not None and container.project != stack.project and name not in by_hand:
                 whose = (

@@ -19,6 +19,7 @@ def check(look: Look) -> Reasons:
     }
     for stack in host.stacks:
         users = [(instance.port, instance.name) for instance in stack.instances]
+        users += [(stack.web_ui.port, stack.web_ui.container)] if stack.web_ui else []
         users += [(port, stack.gateway.container) for port in stack.gateway.ports] if stack.gateway else []
         for port, name in users:
             container = published.get(port)
