@@ -7,7 +7,7 @@ from stoker.ready.failures_ollama import OLLAMA_FAILURES
 from stoker.ready.ollama_log import ollama_progress
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Kind
-from stoker.spec.profile import Profile
+from stoker.spec.profile import HostMemory, Profile
 from stoker.spec.vllm import Finding
 
 _HOME = "/root/.ollama"
@@ -69,7 +69,15 @@ ENGINE = Engine(
         # The image holds libraries of both 12 and 13 and picks what the driver takes.
     ),
     profiles={
-        "ollama-cuda": Profile("NVIDIA cards from compute capability 5.0 (Ollama 0.32)", ("sh", "-c", _PROOF, "{uuid}"))
+        "ollama-cuda": Profile(
+            "NVIDIA cards from compute capability 5.0 (Ollama 0.32)", ("sh", "-c", _PROOF, "{uuid}")
+        ),
+        "ollama-cpu": Profile(
+            "any processor",
+            not_applicable="not applicable: on the processor",
+            # bge-m3 with a context of 8192 tokens takes 2 GiB at most (its card's estimate).
+            host_memory=HostMemory(2.5, "", 0),
+        ),
     },
     container=_container,
     argument_problems=_problems,

@@ -36,7 +36,7 @@ def checks(fleet: Fleet, member: Member, witness: HostWitness, seconds: int) -> 
         return
     yield check("embeddings", EMBEDDINGS_PATH, embeddings_body(model), lambda answer: two_texts(answer, member))
     yield long_texts("long text", member, curl.Request(url + EMBEDDINGS_PATH, key=member.key, seconds=seconds), by=by)
-    if member.instance.engine == "ollama":
+    if member.instance.engine == "ollama" and member.host.profile_of(member.instance).uses_cards:
         yield check("on the GPU", "/api/ps", None, lambda answer: answers.resident(answer, model))
 
 

@@ -78,6 +78,12 @@ def _model_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[
 
 def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
     gpus = list(instance.gpus)
+    needs = (
+        host.profile_of(instance).uses_cards or instance.engine == "vllm"
+    )  # whose turns are by card, on processors too
+    if needs and not gpus:
+        remedy = 'write the cards of the host that it uses, for instance "gpus": [0]'
+        yield problem("gpus", gpus, "it names no card", remedy, instance.name)
     for gpu in gpus:
         if isinstance(gpu, int) and not 0 <= gpu < host.gpus.count:
             yield problem(
@@ -125,7 +131,8 @@ def _parallel_problems(instance: Instance, problem: _Make) -> Iterator[Problem]:
     gpus, arguments = list(instance.gpus), instance.arguments
     sizes = [arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
     if (
-        len(set(gpus)) == len(gpus)
+        gpus
+        and len(set(gpus)) == len(gpus)
         and all(isinstance(size, int) for size in sizes)
         and math.prod(map(int, sizes)) != len(gpus)
     ):

@@ -34,7 +34,8 @@ class Instance(Spec):
     engine: EngineName
     model: ModelName
     #: Cards of the host, by index, UUID or bus address. Resolved to UUIDs there (stoker/facts/identity.py).
-    gpus: tuple[GpuName, ...] = Field(min_length=1)
+    #: None for an engine on the processor.
+    gpus: tuple[GpuName, ...] = ()
     #: Port on the host.
     port: Port
     #: Overrides ``versions`` for this instance.

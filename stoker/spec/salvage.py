@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stoker.spec.explain import closest
 from stoker.spec.fleet import HostDescription
 from stoker.spec.instance import Instance
 from stoker.spec.settings import Settings
@@ -71,7 +72,7 @@ def _mend(instances: Any, number: Any, field: list[Any]) -> bool:
             instances[number]["port"] = 65535 - number  # no other instance wants it
         case ["service" | "image" | "arguments" | "environment" as name, *_]:
             instances[number].pop(name, None)
-        case [str(name)] if name not in Instance.model_fields:
+        case [str(name)] if name not in Instance.model_fields and closest(name, Instance.model_fields) != "gpus":
             instances[number].pop(name, None)
         case _:
             return False

@@ -55,6 +55,7 @@ def _target(described: Host, found: HostState, instance: Instance) -> Target:
         model=instance.model,
         expect_dimensions=model.dimensions if embeds else None,
         pooling=embeds,
+        gpu_required=described.profile_of(instance).uses_cards,
         gpus=tuple(map(label, instance.gpus)),
         uuids=tuple(cards[name] for name in instance.gpus if name in cards),
         weights=model.origin,
