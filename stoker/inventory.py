@@ -63,7 +63,7 @@ def load_inventory(path: Path, overlays: Sequence[str] = (), override_data: dict
             str(path), cwd=str(Path.cwd()), override_data=override_data or {}, group_data_directories=list(overlays)
         )
     except Exception as error:  # whatever the person's Python raised
-        raise SpecError([_python_error(error, path)]) from error
+        raise SpecError(_python_problems(error, path)) from error
     if not len(inventory):
         raise SpecError(
             [Problem(str(path), "hosts", "", "the inventory holds no hosts", 'add a group: llm = ["192.168.31.10"]')]
@@ -145,9 +145,11 @@ def _mentions(file: Path, name: str) -> bool:
     return any(line.startswith(name) for line in file.read_text(encoding="utf-8").splitlines())
 
 
-def _python_error(error: Exception, path: Path) -> Problem:
-    """What Python says of a description, and the line of the person's own file where it says so."""
+def _python_problems(error: Exception, path: Path) -> list[Problem]:
+    """What Python says of a description, and the line of the person's own file where it says so; or what `stoker.given` has to say."""
     cause = getattr(error, "exception", error)  # pyinfra wraps what a file raised
+    if isinstance(cause, SpecError):
+        return cause.problems
     place = str(path)
     for frame, line in traceback.walk_tb(cause.__traceback__):
         file = Path(frame.f_code.co_filename)
@@ -156,7 +158,7 @@ def _python_error(error: Exception, path: Path) -> Problem:
     if isinstance(cause, SyntaxError) and cause.filename:
         place = f"{_relative(Path(cause.filename))}:{cause.lineno}"
     words = cause.msg if isinstance(cause, SyntaxError) else str(cause)
-    return Problem(place, "Python", "", f"{type(cause).__name__}: {words}", "correct the file; it is ordinary Python")
+    return [Problem(place, "Python", "", f"{type(cause).__name__}: {words}", "correct the file; it is ordinary Python")]
 
 
 def _relative(file: Path) -> Path:

@@ -93,7 +93,7 @@ SLIPS = {
         "a GPU is named twice",
         "name each GPU once",
     ),
-    "no gpu": in_qwen("[2]", "[]", f"{FIELD}.gpus", "()", "it is empty", "at least one"),
+    "no gpu": in_qwen("[2]", "[]", "gpus", "[]", "names no card", "the cards of the host"),
     "environment number": Slip(
         EMBEDDING,
         '"port": 11434, **_bge',

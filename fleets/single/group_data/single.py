@@ -1,0 +1,58 @@
+"""One vLLM service for an application, with a model from a directory on the host; settings come from the environment."""
+
+from pathlib import Path as _Path
+
+from stoker.given import arguments as _arguments
+from stoker.given import number as _number
+from stoker.given import share as _share
+from stoker.given import text as _text
+
+# OWNER/NAME is downloaded from the hub and verified; a plain name is a directory that you put below /data/models yourself.
+_MODEL_NAME = _text("MODEL_NAME", "Qwen3-4B")
+_SERVED_AS = _text("SERVED_NAME", "Qwen3-4B-I-chat")
+_TENSOR_PARALLEL_SIZE = _number("TENSOR_PARALLEL_SIZE", 1)
+# Each on cards of its own, behind the gateway.
+_REPLICAS = _number("REPLICAS", 1)
+
+# More arguments of vLLM, one a line; this file is the place of the `--config` of a container that was made by hand.
+_CONFIG = _arguments(_Path("fleets/single/vllm_config.yaml"))
+
+gpus = {"count": 2, "card": "RTX", "memory_gib": 24}
+models = {
+    _SERVED_AS: {"repository": _MODEL_NAME, "directory": _MODEL_NAME.rpartition("/")[2]}
+    if "/" in _MODEL_NAME
+    else {"directory": _MODEL_NAME},
+}
+
+stacks = [
+    {
+        "project": "single",
+        "compose_file": "single.yaml",
+        "model_directory": "/data/models",
+        # Another model is another instance: one container serves one model.
+        "instances": [
+            {
+                "name": "vllm" if number == 0 else f"vllm-{number + 1}",
+                "engine": "vllm",
+                "model": _SERVED_AS,
+                "gpus": list(range(number * _TENSOR_PARALLEL_SIZE, (number + 1) * _TENSOR_PARALLEL_SIZE)),
+                "port": 8000 + number,
+                "arguments": {
+                    **_CONFIG,
+                    "max-model-len": _number("MAX_MODEL_LEN", 2048),
+                    "gpu-memory-utilization": _share("GPU_MEMORY_UTILIZATION", 0.9),
+                    "tensor-parallel-size": _TENSOR_PARALLEL_SIZE,
+                },
+            }
+            for number in range(_REPLICAS)
+        ],
+        "gateway": {
+            "container": "single_nginx",
+            "service": "nginx",
+            "port": 8080,
+            "config_file": "nginx-single.conf",
+            "allowed_networks": ["192.168.31.0/24"],
+            "pools": [{"name": "chat", "model": _SERVED_AS, "kind": "chat", "default": True}],
+        },
+    },
+]

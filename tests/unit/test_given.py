@@ -1,0 +1,79 @@
+"""Values that a description takes from the environment or from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stoker import given
+from stoker.spec.problems import SpecError
+
+
+def test_defaults_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("A_TEXT", "A_NUMBER", "A_SHARE", "A_CHOICE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert given.text("A_TEXT", "x") == "x"
+    assert given.number("A_NUMBER", 2048) == 2048
+    assert given.share("A_SHARE", 0.9) == 0.9
+    assert given.choice("A_CHOICE", "b", ("a", "b")) == "b"
+
+
+def test_what_is_set_counts_and_an_empty_value_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_NUMBER", "4096")
+    monkeypatch.setenv("A_SHARE", "0.5")
+    monkeypatch.setenv("A_TEXT", "")
+    assert given.number("A_NUMBER", 2048) == 4096
+    assert given.share("A_SHARE", 0.9) == 0.5
+    assert given.text("A_TEXT", "x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (lambda: given.number("A_VALUE", 2048), "4k"),
+        (lambda: given.number("A_VALUE", 2048), "0"),
+        (lambda: given.number("A_VALUE", 2048), "-1"),
+        (lambda: given.share("A_VALUE", 0.9), "90"),
+        (lambda: given.share("A_VALUE", 0.9), "nan"),
+        (lambda: given.share("A_VALUE", 0.9), "much"),
+        (lambda: given.choice("A_VALUE", "vllm", ("vllm", "ollama")), "opnai"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_variable(read, value: str, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("A_VALUE", value)
+    with pytest.raises(SpecError) as told:
+        read()
+    assert "environment: A_VALUE = " in str(told.value)
+    assert "unset A_VALUE" in str(told.value)
+
+
+def test_arguments_of_a_file_have_the_names_of_a_description(tmp_path: Path) -> None:
+    file = tmp_path / "vllm.yaml"
+    file.write_text("max_num_seqs: 32\nenforce-eager: true\n# nothing\n")
+    assert given.arguments(file) == {"max-num-seqs": 32, "enforce-eager": True}
+    file.write_text("")
+    assert given.arguments(file) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("vllm_config.json", "{}", "rename it to vllm_config.yaml: what is JSON is YAML too"),
+        ("vllm.yaml", "[1, 2]", "one argument a line"),
+        ("vllm.yaml", "a: [", "correct it there"),
+        ("vllm.yaml", None, "No such file"),
+    ],
+)
+def test_a_file_that_cannot_be_used(name: str, content: str | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SpecError, match=words):
+        given.arguments(file)
+
+
+def test_json_renamed_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "vllm_config.yaml"
+    file.write_text('{"max_model_len": 4096, "gpu_memory_utilization": 0.8}')
+    assert given.arguments(file) == {"max-model-len": 4096, "gpu-memory-utilization": 0.8}
