@@ -1,7 +1,7 @@
 """For group_data: values that whoever deploys gives by environment variables or by a file, checked where they are read.
 
-    from stoker.given import number as _number
-    max_len = _number("MAX_MODEL_LEN", 2048)
+from stoker.given import number as _number
+max_len = _number("MAX_MODEL_LEN", 2048)
 """
 
 from __future__ import annotations
@@ -81,7 +81,15 @@ def arguments(path: str | Path) -> dict[str, Argument]:
         return {}
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise SpecError(
-            [Problem(str(file), "YAML", "", "it holds no names with values", "write one argument a line: max-model-len: 8192")]
+            [
+                Problem(
+                    str(file),
+                    "YAML",
+                    "",
+                    "it holds no names with values",
+                    "write one argument a line: max-model-len: 8192",
+                )
+            ]
         )
     return {name.replace("_", "-"): value for name, value in found.items()}
 

@@ -28,7 +28,9 @@ _MODELS = {
 _OPENAI = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
 
 _DEFAULT = {"vllm": "bge-m3", "ollama": "bge-m3", "openai": "text-embedding-3-small"}
-_MODEL = _choice("EMBEDDING_MODEL", _DEFAULT[_PROVIDER], tuple({**_MODELS[_PROVIDER], **(_OPENAI if _PROVIDER == "openai" else {})}))
+_MODEL = _choice(
+    "EMBEDDING_MODEL", _DEFAULT[_PROVIDER], tuple({**_MODELS[_PROVIDER], **(_OPENAI if _PROVIDER == "openai" else {})})
+)
 
 # 1, or 2: one on each card.
 _REPLICAS = _number("EMBEDDING_REPLICAS", 1)
