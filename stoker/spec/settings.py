@@ -78,6 +78,8 @@ class Mirrors(Spec):
     #: Pull-through mirrors of Docker Hub, tried in order before Docker Hub itself.
     registries: tuple[Url, ...] = ()
     hub: Url = "https://huggingface.co"
+    #: Index of Python packages (PEP 503), for the images that are built on the hosts.
+    python: Url = "https://pypi.org/simple"
     #: Registry of Ollama models; None is Ollama's own. Without TLS (http://) Ollama is told to accept that.
     ollama: Url | None = None
 

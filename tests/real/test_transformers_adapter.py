@@ -25,7 +25,7 @@ from lab.real import root
 
 sys.path.insert(0, str(PROJECT / "tests/contract"))
 
-from running import Entered, wait_for  # noqa: E402
+from running import Entered, wait_for
 
 NAMES = ["qwen2.5-7b", "gpt-4o"]
 LIMIT = 2048
@@ -130,7 +130,13 @@ def test_chat_under_a_name_and_an_alias(adapter: Adapter, name: str) -> None:
 
 
 def test_completion(adapter: Adapter) -> None:
-    wanted = {"model": NAMES[0], "prompt": "The capital of France is", "max_tokens": 6, "min_tokens": 4, "temperature": 0}
+    wanted = {
+        "model": NAMES[0],
+        "prompt": "The capital of France is",
+        "max_tokens": 6,
+        "min_tokens": 4,
+        "temperature": 0,
+    }
     answer = adapter.post("/v1/completions", **wanted).json()
     assert answer["object"] == "text_completion"
     assert answer["choices"][0]["text"]
