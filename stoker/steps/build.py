@@ -90,7 +90,7 @@ def _build(host: Host, state: HostState, image: str) -> list[Action]:
 
 
 def build_arguments(host: Host) -> dict[str, str]:
-    """Where the build downloads from. None of it stays in the image: Docker keeps these variables out of its history."""
+    """Where the build downloads from. The index stays readable in the image's history, the proxy does not; neither can hold a password."""
     mirror, proxy = host.settings.mirrors.python, host.settings.proxy
     found = {"PIP_INDEX_URL": mirror}
     if mirror.startswith("http://"):

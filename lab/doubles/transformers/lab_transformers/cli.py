@@ -38,7 +38,7 @@ def main() -> int:
     try:
         held = _load(directory, options.device, fault)
         code = asyncio.run(_serve(options, Api(options.model, directory.name)))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ImportError) as error:
         print(f"Traceback (most recent call last):\n{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
     if held:
@@ -63,6 +63,9 @@ def _load(directory: Path, device: str, fault: str) -> accounting.Allocation | N
     if not (directory / "config.json").is_file():
         raise OSError(f"{directory} does not appear to have a file named config.json. (simulated)")
     print(f"Loading {directory}@main", file=sys.stderr, flush=True)
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if (config.get("quantization_config") or {}).get("quant_method") == "gptq":
+        raise ImportError("Loading a GPTQ quantized model requires optimum (`pip install optimum`)")
     try:
         note = json.loads((directory / "lab-weights.json").read_text(encoding="utf-8"))
         size = int((note["weights_gib"] + note.get("other_gib", 1.0)) * GIB)
