@@ -23,10 +23,17 @@ mirrors = {
     "registries": ["http://registry.internet.test:5000"],
     "hub": "http://hub.internet.test",
     "ollama": "http://hub.internet.test",
+    "python": "http://packages.internet.test/python/simple",
 }
 
 # A machine without CAP_SYS_RESOURCE cannot raise the limit above its own.
 docker = {"open_files": 16384}
 
 # The lab's images are small ones that stand for the publishers'.
-image_gib = {"vllm/vllm-openai": 0.2, "ollama/ollama": 0.2, "nginx": 0.1}
+image_gib = {
+    "vllm/vllm-openai": 0.2,
+    "ollama/ollama": 0.2,
+    "nginx": 0.1,
+    "pytorch/pytorch": 0.2,
+    "stoker/transformers": 0.1,
+}

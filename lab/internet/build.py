@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.internet import docker_packages, driver_packages, hub_index, images, toolkit_packages
+from lab.internet import docker_packages, driver_packages, hub_index, images, python_index, toolkit_packages
 from lab.internet.aptroot import AptRoot, get_field
 from lab.internet.debrepo import Entry, pool_path, write_suite
 from lab.internet.keys import SigningKey
@@ -39,6 +39,14 @@ VLLM, LLAMA = "engine-vllm-cpu", "engine-llama-server"
 """Parts of the real engines: vLLM for CPU, which the demonstration deploys, and llama.cpp's server, which only tests use."""
 IMAGE_KEYS = ("name", "tags", "environment")
 """Of an engine's settings, what decides about its image and not about the files in it."""
+OWN_PINS = tuple(PROJECT / "images/transformers" / name for name in ("requirements.txt", "constraints.txt"))
+"""What the image of Transformers installs, and so what the index of Python packages has."""
+PYTHON_DOUBLES = {
+    "transformers": DOUBLES / "transformers/transformers",
+    "lab_transformers": DOUBLES / "transformers/lab_transformers",
+    "lab_serve": DOUBLES / "serve/lab_serve",
+}
+"""Modules in the wheel of the double of transformers."""
 PROGRAMS = {
     "gpg": "gnupg",
     "dpkg-deb": "dpkg",
@@ -83,6 +91,7 @@ class Internet:
                 "images",
                 "registry",
                 "wheels",
+                "python_index",
                 "hub_index",
             )
         }
@@ -129,6 +138,13 @@ class Internet:
                 needs=("keys",),
                 links={"packages/cuda": "."},
             ),
+            Part(
+                "python",
+                self._python,
+                (modules["python_index"], modules["wheels"], *OWN_PINS, *PYTHON_DOUBLES.values()),
+                _text(table["python"]),
+                links={"packages/python": "."},
+            ),
             Part("image-base", self._base, image_code, _text(table["images"]["base"])),
             Part(
                 "image-nginx",
@@ -137,7 +153,7 @@ class Internet:
                 _text(table["images"]["nginx"]),
             ),
         ]
-        for name in ("vllm", "ollama"):
+        for name in self._doubles():
             # The doubles take files from one another's directories (the GPU accounting), so all of them are
             # inputs.
             parts.append(
@@ -160,7 +176,12 @@ class Internet:
                 self._registry,
                 (modules["registry"], *DOUBLES.glob("*/image.json")),
                 _text(*image_settings),
-                ("image-base", "image-nginx", "image-vllm", "image-ollama", *([VLLM] if real else [])),
+                (
+                    "image-base",
+                    "image-nginx",
+                    *(f"image-{name}" for name in self._doubles()),
+                    *([VLLM] if real else []),
+                ),
                 {"registry": "."},
             ),
             Part(
@@ -237,6 +258,14 @@ class Internet:
 
     def _driver(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         driver_packages.build_repositories(DOUBLES / "driver/root", folder, self.key)
+
+    def _doubles(self) -> list[str]:
+        """Names of the images that are doubles on top of the base."""
+        return [name for name, image in self.contents["images"].items() if "double" in image]
+
+    def _python(self, folder: Path, _needed: Mapping[str, Path]) -> None:
+        pinned = python_index.pins(*OWN_PINS)
+        python_index.build(self.contents["python"]["packages"], pinned, PYTHON_DOUBLES, self.work / "wheels", folder)
 
     def _base(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         image = self.contents["images"]["base"]

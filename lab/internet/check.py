@@ -11,6 +11,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
+
+from lab.internet.python_index import REQUIRES, normal
 
 ADDRESS = "192.168.31.1"
 PACKAGES = "http://packages.internet.test"
@@ -119,6 +122,20 @@ def check_model(repository: str) -> str:
     return f"{len(info['siblings'])} files at {info['sha'][:12]}"
 
 
+def check_python(packages: list[str]) -> str:
+    """The index of Python packages: each has a page, and each file that it names is there."""
+    files = 0
+    for name in packages:
+        page = f"{PACKAGES}/python/simple/{normal(name)}/"
+        links = re.findall(r'href="([^"#]+)', fetch(page).decode())
+        if not links:
+            raise CheckError(f"{page} names no file")
+        for link in links:
+            fetch(f"{page}{quote(link)}", method="HEAD")
+        files += len(links)
+    return f"{len(packages)} packages, {files} files"
+
+
 def all_checks(contents: dict[str, Any], keyring: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     """Name and function of each check."""
     yield "names", check_names
@@ -135,6 +152,7 @@ def all_checks(contents: dict[str, Any], keyring: Path) -> Iterator[tuple[str, C
             )
     flat = f"{PACKAGES}/libnvidia-container/stable/deb/amd64"
     yield "container toolkit", partial(check_repository, flat, "Packages", flat, keyring)
+    yield "python index", partial(check_python, [*contents["python"]["packages"], *REQUIRES])
     for image in contents["images"].values():
         for tag in image.get("tags", []):
             yield f"image {image['name']}:{tag}", partial(check_image, image["name"], tag)

@@ -14,6 +14,9 @@ from stoker.facts.gpus import DAMAGED_INFOROM, GPU_FIELDS, PROCESS_FIELDS
 from stoker.facts.paths import DOCKER_SOCKET, FIREWALL_RULES, FIREWALL_TABLE
 from stoker.facts.state import SECTION
 
+#: What an image that was built here was built from: the hash of its files (stoker/steps/build.py).
+CONTEXT_LABEL = "stoker.context"
+
 
 @dataclass(frozen=True)
 class HttpProbe:
@@ -34,6 +37,7 @@ class Questions:
     contents: Sequence[str] = ()
     units: Sequence[str] = ()
     images: Sequence[str] = ()
+    built: Sequence[str] = ()  #: of them, those with a label that says from which files they were built
     disks: Sequence[str] = ()
     apt_sources: Sequence[str] = ()  #: words; the lines of apt's sources that hold one are looked at
     model_directories: Sequence[str] = ()
@@ -265,8 +269,17 @@ def _docker(questions: Questions) -> str:
             + f'c=$(if test -n "$api"; then ask "/containers/json?all=1" | {_IDS}; else timeout 20 docker ps -aq; fi 2>/dev/null); '
             f'test -n "$c" && docker inspect -f {shlex.quote(_INSPECT)} $c 2>/dev/null',
             _section("images") + inspect_images,
+            *([_section("contexts") + _contexts(questions.built)] if questions.built else []),
             "fi",
         ]
+    )
+
+
+def _contexts(images: Sequence[str]) -> str:
+    label = shlex.quote(f'{{{{index .Config.Labels "{CONTEXT_LABEL}"}}}}')
+    names = " ".join(map(shlex.quote, images))
+    return (
+        f'for i in {names}; do printf \'%s\\t%s\\n\' "$i" "$(docker image inspect -f {label} "$i" 2>/dev/null)"; done'
     )
 
 

@@ -91,6 +91,9 @@ class HostState:
     guards: Guards = field(default_factory=Guards)
     containers: Mapping[str, Container] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)  #: reference -> image id
+    contexts: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: image built here -> hash of the files that it was built from
     memory_kib: int = 0  #: the machine's own memory; 0 when it is not known
     listeners: Sequence[Listener] = ()
     free_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -160,6 +163,7 @@ def parse(lines: Iterable[str]) -> HostState:
         guards=surroundings.guards(_pairs(of("guards"), "=")),
         containers=_containers(of("containers")),
         images=_pairs(of("images"), "\t"),
+        contexts=_pairs(of("contexts"), "\t"),
         memory_kib=int(first("memory")) if first("memory").isdigit() else 0,
         listeners=_listeners(of("listeners")),
         free_bytes={path: int(size) for path, size, _ in disks},

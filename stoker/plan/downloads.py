@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
-from stoker.steps import driver, images, models, ollama, sources
+from stoker.spec.own_images import own_name
+from stoker.steps import build, driver, models, ollama, sources
 
 
 def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
@@ -17,8 +18,12 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
     if sources.actions(host, state):
         urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
         urls += [mirrors.cuda] if driver.release(host, state) else []
-    if images.actions(host, state):
+    built = build.lacking(host, state)
+    pulled = [image for image in host.images() if not own_name(image)] + [build.base(image) for image in built]
+    if not all(state.images.get(image) for image in pulled):
         urls += mirrors.registries or ["https://registry-1.docker.io"]
+    if built:
+        urls.append(mirrors.python)
     # A model that somebody copied there is checked without the hub, too.
     if any(
         not is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from stoker.spec.own_images import refuse_unknown
+
 
 class Spec(BaseModel):
     """A part of the description: unknown fields are errors, values do not change afterwards."""
@@ -83,6 +85,7 @@ Image = Annotated[
     str,
     form(r"^[a-z0-9][a-zA-Z0-9_.:/@-]*$", "an image with its tag, for instance nginx:1.30.6-alpine"),
     AfterValidator(_pinned),
+    AfterValidator(refuse_unknown),
 ]
 
 #: http or https, without a trailing slash: paths are appended to it.

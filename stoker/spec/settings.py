@@ -91,6 +91,8 @@ class Mirrors(Spec):
     #: Other registries -> where their images are pulled from instead, for instance {"ghcr.io": "ghcr.example.org"}.
     images: dict[Registry, Registry] = {}
     hub: Url = "https://huggingface.co"
+    #: Index of Python packages (PEP 503), for the images that are built on the hosts.
+    python: Url = "https://pypi.org/simple"
     #: Registry of Ollama models; None is Ollama's own. Without TLS (http://) Ollama is told to accept that.
     ollama: Url | None = None
 

@@ -7,18 +7,21 @@ import shlex
 from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.spec.fleet import Host
+from stoker.spec.own_images import own_name
+from stoker.steps import build
 from stoker.steps.action import Action
 from stoker.steps.layout import PROBES
 from stoker.steps.pull import pull_script
 
 
 def actions(host: Host, state: HostState) -> list[Action]:
-    """Pull what is missing. A tag that is pinned does not change, so an image that is there is not asked for again."""
-    return [
+    """Pull what is missing, build what is ours. A tag that is pinned does not change, so an image that is there is not asked for again."""
+    pulls = [
         Action(f"pull {image}", pull_script(image), long=True, image=image)
         for image in host.images()
-        if not state.images.get(image)
+        if not own_name(image) and not state.images.get(image)
     ]
+    return [*pulls, *build.actions(host, state)]
 
 
 def proofs(host: Host) -> dict[str, tuple[str, tuple[str, ...]]]:

@@ -13,6 +13,7 @@ from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
     acme,
     base,
+    build,
     docker,
     driver,
     driver_hold,
@@ -75,7 +76,8 @@ def questions(fleet: Fleet, host: Host) -> Questions:
         file_patterns=[f"{HOST_LOCKS}/*.lock"],
         contents=contents,
         units=[docker.UNIT, toolkit.PERSISTENCE, firewall.UNIT, *acme.units(host)],
-        images=host.images(),
+        images=[*host.images(), *build.bases(host)],
+        built=build.own_images(host),
         # Where images are, or will be, kept: the data-root, or containerd's own directory. The probe adds the daemon's word.
         disks=[
             *dict.fromkeys(

@@ -19,6 +19,7 @@ from stoker.spec.fleet import Fleet, Host
 from stoker.steps import (
     acme,
     base,
+    build,
     docker,
     driver,
     driver_hold,
@@ -122,6 +123,7 @@ def converged(fleet: Fleet, host: Host) -> HostState:
         units={"docker.service": "active enabled", "nvidia-persistenced.service": "active enabled"},
         docker_version="28.5.2",
         images=ids,
+        contexts={image: build.identity(image) for image in build.own_images(host)},
     )
     files = [repository.sources_file("amd64") for repository in sources.repositories(host, state)]
     files += [*toolkit._DROP_INS, *layout.tools(host), driver_hold.pin_file(host, state)]
@@ -266,6 +268,7 @@ def probe_output(state: HostState) -> str:
             "docker": [state.docker_version],
             "containers": [_inspected(container) for container in state.containers.values()],
             "images": [f"{reference}\t{identity}" for reference, identity in state.images.items()],
+            "contexts": [f"{reference}\t{context}" for reference, context in state.contexts.items()],
         }
     sections["firewall"], sections["bridges"] = [state.firewall], list(state.bridges)
     sections["answers"] = [f"{name}\t{text}" for name, text in state.answers.items()]

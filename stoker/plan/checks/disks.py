@@ -12,7 +12,7 @@ from stoker.models.download import download_of
 from stoker.plan.image_sizes import image_size
 from stoker.plan.look import Look, Reason, Reasons
 from stoker.spec.fleet import Host
-from stoker.steps import models, ollama
+from stoker.steps import build, models, ollama
 from stoker.steps.docker import DAEMON_JSON
 
 _GIB = 1 << 30
@@ -72,8 +72,10 @@ def disk_needs(look: Look) -> Iterator[Need]:
     host, state = look.host, look.state
     yield Need("/var/lib", 2 * _GIB, "logs and caches")
     place, beside = image_place(host, state)
-    for image in host.images():
-        if not state.images.get(image):
+    built = build.lacking(host, state)
+    wanted = dict.fromkeys([*host.images(), *(build.base(image) for image in built)])
+    for image in wanted:
+        if not state.images.get(image) or image in built:
             one = image_size(host, image)
             yield Need(place, one.unpacked + (one.packed if beside else 0), image, one.assumed)
     for directory in dict.fromkeys(stack.model_directory for stack in host.stacks):

@@ -1,10 +1,11 @@
-"""Stand-in for torch in the vLLM double's image: only what a probe asks, answered from the simulated driver."""
+"""Stand-in for torch in the images of doubles: only what a probe asks, answered from the simulated driver."""
 
 from __future__ import annotations
 
 from torch import cuda
+from torch.build import VERSION
 
-__version__ = "2.10.0+cu129"
+__version__ = VERSION
 
 half = float16 = "torch.float16"
 bfloat16 = "torch.bfloat16"

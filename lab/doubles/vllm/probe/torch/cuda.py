@@ -1,4 +1,4 @@
-"""torch.cuda of the stand-in: devices of the simulated driver, compute architectures of torch 2.10.0+cu129."""
+"""torch.cuda of the stand-in: devices of the simulated driver, compute architectures of this build."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from lab_gpu import accounting
 from lab_gpu.machine import Gpu, cuda_gpus, read_machine
 from lab_gpu.smi import driver_failure
 
-_ARCHITECTURES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+from torch.build import ARCHITECTURES
+
 MIB = 1024 * 1024
 
 
@@ -27,7 +28,7 @@ def device_count() -> int:
 
 
 def get_arch_list() -> list[str]:
-    return list(_ARCHITECTURES) if is_available() else []
+    return list(ARCHITECTURES) if is_available() else []
 
 
 def _first() -> Gpu:
@@ -57,7 +58,7 @@ def mem_get_info(device: int = 0) -> tuple[int, int]:
 def require_kernel_image() -> None:
     """Raise RuntimeError when this build has no code for the card."""
     major, _ = get_device_capability()
-    if major < 7:
+    if major < min(int(name.removeprefix("sm_")) for name in ARCHITECTURES) // 10:
         raise RuntimeError(
             "CUDA error: no kernel image is available for execution on the device\n"
             "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.\n"
