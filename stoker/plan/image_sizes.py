@@ -23,13 +23,11 @@ class ImageSize:
     assumed: bool = False
 
 
-#: Repository -> size of images that are built on the hosts, and of what they are built on.
-BUILT = {
+#: Repository -> size of what images are built on that the hosts build.
+BASES = {
     # Nobody measured the pinned one. Of torch with its CUDA libraries alone an image had 8 GB (IBM/text-generation-inference pull
     # request 50, 2024-03); the wheels are about half of that.
     "pytorch/pytorch": ImageSize(8 * _GB, 4 * _GB, assumed=True),
-    # What the build adds to its base: 290 MB, `du` of the same packages in an environment (2026-11).
-    "stoker/transformers": ImageSize(300_000_000, 300_000_000),
 }
 
 #: An image of another name is taken to be as large as the publisher's of the same engine; one without an engine, this.
@@ -41,9 +39,9 @@ def image_size(host: Host, image: str) -> ImageSize:
     said = host.settings.image_gib.get(_repository(image))
     if said is not None:
         return ImageSize(round(said * GIB), round(said * GIB))
-    built = BUILT.get(_repository(image))
-    if built:
-        return built
+    base = BASES.get(_repository(image))
+    if base:
+        return base
     for _, engine in engines():
         if "/".join(_repository(image).split("/")[-2:]) == engine.published.repositories[0]:
             return ImageSize(engine.published.unpacked, engine.published.packed)
