@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lab.machines import network
@@ -26,8 +27,11 @@ KNOWN_HOSTS = SSH / "known_hosts"
 HOST_KEYS = STATE / "hostkeys"
 
 
-def prepare(lab: Lab) -> None:
-    """Write the key (once), the ssh configuration and the files that lab/run's commands see under /etc."""
+def prepare(lab: Lab, absent: Collection[Machine] = ()) -> None:
+    """Write the key (once), the ssh configuration and the files that lab/run's commands see under /etc.
+
+    To ssh the hosts in `absent` are named as not started; other programs find no machine at their address.
+    """
     SSH.mkdir(mode=0o700, parents=True, exist_ok=True)
     HOST_KEYS.mkdir(parents=True, exist_ok=True)
     if not KEY.exists():
@@ -39,7 +43,7 @@ def prepare(lab: Lab) -> None:
     (SSH / "config").write_text(configuration)
     folder = network.files(lab.network)
     (folder / "ssh").mkdir(parents=True, exist_ok=True)
-    (folder / "ssh/ssh_config").write_text(configuration)
+    (folder / "ssh/ssh_config").write_text(ssh_config(lab, absent))
     (folder / "resolv.conf").write_text(f"nameserver {lab.network.gateway}\n")
     # A resolver service of the computer is asked through a socket and would answer from outside the lab.
     switch = Path("/etc/nsswitch.conf")
@@ -47,7 +51,7 @@ def prepare(lab: Lab) -> None:
         (folder / "nsswitch.conf").write_text(only_dns(switch.read_text()))
 
 
-def ssh_config(lab: Lab) -> str:
+def ssh_config(lab: Lab, absent: Collection[Machine] = ()) -> str:
     """The ssh configuration: names for the addresses, the lab's key and known_hosts, nothing of the person's."""
     entries = [
         f"Host {host.name} {host.address}\n"
@@ -55,7 +59,8 @@ def ssh_config(lab: Lab) -> str:
         f"    IdentityFile {KEY}\n"
         f"    IdentitiesOnly yes\n"
         f"    UserKnownHostsFile {KNOWN_HOSTS}\n"
-        for host in lab.hosts
+        + (f"    ProxyCommand sh -c 'echo \"{host.how_to_start}\" >&2; exit 1'\n" if host in absent else "")
+        for host in lab.gpu_machines
     ]
     return "# Written by lab/up.\n" + "\n".join(entries)
 
@@ -81,16 +86,16 @@ def public_key() -> bytes:
     return KEY.with_suffix(".pub").read_bytes()
 
 
-def trust(lab: Lab) -> None:
-    """Write known_hosts with the present keys of all hosts.
+def trust(machines: Iterable[Machine]) -> None:
+    """Put the present keys of these hosts into known_hosts; what it has of others stays.
 
     lab/rebuild does not call this: a rebuilt host has a new key, and whoever connects next must notice.
     """
-    lines = []
-    for host in lab.hosts:
-        kind, key = (HOST_KEYS / f"{host.name}.pub").read_text().split()[:2]
-        lines.append(f"{host.address} {kind} {key}\n")
-    KNOWN_HOSTS.write_text("".join(lines))
+    keys = {host.address: (HOST_KEYS / f"{host.name}.pub").read_text().split()[:2] for host in machines}
+    known = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
+    lines = [line for line in known if line.partition(" ")[0] not in keys]
+    lines += [" ".join((address, *key)) for address, key in keys.items()]
+    KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in lines))
 
 
 def answers(machine: Machine) -> bool:

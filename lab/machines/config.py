@@ -39,6 +39,8 @@ class Machine:
     address: str
     release: str
     gpus: tuple[Gpu, ...] = ()
+    on_demand: bool = False
+    """Made only when it is asked for by name; its absence is no fault."""
 
     @property
     def container(self) -> str:
@@ -49,6 +51,11 @@ class Machine:
     def cable(self) -> str:
         """The bridge's end of the machine's virtual cable."""
         return f"v-{self.name}"
+
+    @property
+    def how_to_start(self) -> str:
+        """What a person is told who wants something of the machine while it is not up."""
+        return f"{self.name} is not up; start it with lab/up" + (f" --with {self.name}" if self.on_demand else "")
 
     def cards(self) -> dict[str, int]:
         """How many of each card the machine has."""
@@ -85,8 +92,18 @@ class Lab:
 
     @property
     def hosts(self) -> tuple[Machine, ...]:
-        """The GPU hosts."""
+        """The GPU hosts that every lab has."""
+        return tuple(machine for machine in self.gpu_machines if not machine.on_demand)
+
+    @property
+    def gpu_machines(self) -> tuple[Machine, ...]:
+        """All GPU hosts, those on demand too."""
         return tuple(machine for machine in self.machines if machine.kind == "gpu")
+
+    @property
+    def always(self) -> tuple[Machine, ...]:
+        """The machines without which the lab is not up."""
+        return tuple(machine for machine in self.machines if not machine.on_demand)
 
     @property
     def internet(self) -> Machine:
@@ -105,7 +122,7 @@ class Lab:
         """The GPU host with this name or address. Raises LabError for another machine."""
         machine = self.machine(name)
         if machine.kind != "gpu":
-            known = ", ".join(host.name for host in self.hosts)
+            known = ", ".join(host.name for host in self.gpu_machines)
             raise LabError(f"{machine.name} is not a GPU host; the GPU hosts are: {known}")
         return machine
 
@@ -152,9 +169,9 @@ def check(lab: Lab) -> list[str]:
     mistakes += _twice("address", addresses)
     mistakes += _twice("GPU uuid", [gpu.uuid for machine in lab.machines for gpu in machine.gpus])
     internets = [machine for machine in lab.machines if machine.kind == "internet"]
-    if len(internets) != 1 or internets[0].address != lab.network.gateway:
+    if len(internets) != 1 or internets[0].address != lab.network.gateway or internets[0].on_demand:
         mistakes.append(
-            f"exactly one machine of kind internet is needed, with the gateway's address {lab.network.gateway}"
+            f"exactly one machine of kind internet is needed, with the gateway's address {lab.network.gateway} and not on demand"
         )
     return mistakes
 

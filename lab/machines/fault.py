@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     requirements.need_root()
     machine = config.load().machine(arguments[0])
     if not daemon.running() or hosts.container_state(machine) != "running":
-        raise LabError(f"{machine.name} is not up; lab/status shows the machines, lab/up starts them")
+        raise LabError(machine.how_to_start)
     done = daemon.docker("exec", machine.container, PROGRAMS[machine.kind], *arguments[1:], check=False)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)

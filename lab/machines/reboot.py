@@ -9,7 +9,7 @@ import time
 
 from lab.machines import config, hosts, marker, requirements, ui
 from lab.machines.arguments import parse
-from lab.machines.running import need_lab
+from lab.machines.running import need_lab, need_made
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     with marker.only_one(f"lab/reboot {name}"):
         need_lab(lab)
+        need_made(machine)
         hosts.stop(machine)
         hosts.start(lab, machine)
     ui.say(f"{machine.name} ({machine.address}) has rebooted, after {time.monotonic() - started:.1f} s")

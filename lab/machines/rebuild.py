@@ -12,7 +12,7 @@ import time
 
 from lab.machines import access, config, hosts, images, marker, requirements, ui
 from lab.machines.arguments import parse
-from lab.machines.running import need_lab
+from lab.machines.running import need_lab, need_made
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     with marker.only_one(f"lab/rebuild {name}"):
         need_lab(lab)
+        need_made(host)
         images.build(host)
         hosts.create(lab, host)
         hosts.start(lab, host)

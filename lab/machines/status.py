@@ -1,4 +1,4 @@
-"""lab/status: show the machines. Exit 0: the lab is up; 3: it is not, or a machine is off.
+"""lab/status: show the machines. Exit 0: the lab is up; 3: it is not, or a machine is off. A host on demand may be absent.
 
 usage: lab/status
 """
@@ -30,10 +30,19 @@ def main(arguments: list[str]) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         ui.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0 if set(states.values()) == {"running"} else NOT_UP
+    missing = [
+        machine for machine, state in states.items() if state != "running" and not _not_asked_for(machine, state)
+    ]
+    return NOT_UP if missing else 0
 
 
 def _row(machine: Machine, state: str) -> tuple[str, ...]:
     cards = ", ".join(f"{count} x {card}" for card, count in machine.cards().items())
     shown = "up " + hosts.uptime(machine) if state == "running" else state
+    if _not_asked_for(machine, state):
+        shown = f"lab/up --with {machine.name}"
     return machine.name, machine.address, shown, f"Debian {machine.release}", cards or "-"
+
+
+def _not_asked_for(machine: Machine, state: str) -> bool:
+    return machine.on_demand and state == "absent"

@@ -1,9 +1,11 @@
 """lab/up: make and start the lab.
 
-usage: lab/up [--fresh] [--real [--engines]] | --check [--real] | --packages
+usage: lab/up [--fresh] [--with HOST] [--real [--engines]] | --check [--real] | --packages
 
     --check      only tell whether this computer has what the lab needs; changes nothing
     --fresh      throw the GPU hosts away and make them bare again; packages, registry and hub stay
+    --with HOST  also this host on demand (lab/lab.toml). When the lab is up, only this one is made. Without --with such a host
+                 stays as it is, and with --fresh it is thrown away
     --packages   only install the Debian packages that are missing; the unit tests use their programs too
     --real       also real vLLM for CPU, as an image of the lab's registry, with small models (lab/real/README.md)
     --engines    with --real: also the real engines that only tests use
@@ -14,7 +16,7 @@ Run it again at any time: it goes on where it was interrupted, switches on what 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.machines import (
@@ -39,12 +41,16 @@ from lab.machines.shell import stop_children_when_stopped
 
 def main(arguments: list[str]) -> int:
     """The command. Raises LabError."""
-    options = parse(__doc__ or "", arguments, flags=("--check", "--fresh", "--packages", "--real", "--engines"))
+    options = parse(
+        __doc__ or "", arguments, flags=("--check", "--fresh", "--packages", "--real", "--engines"), values=("--with",)
+    )
     fresh = "--fresh" in options.flags
     real = sorted(options.flags & {"--real", "--engines"})
     started = time.monotonic()
     stop_children_when_stopped()
     lab = config.load()
+    asked = tuple(lab.host(name) for name in (options.values.get("--with"),) if name)
+    wanted = tuple(machine for machine in lab.machines if machine in (*lab.always, *asked))
     requirements.check(real=bool(real))
     if "--check" in options.flags:
         if real:
@@ -58,16 +64,20 @@ def main(arguments: list[str]) -> int:
         if marker.is_up() and not fresh and _all_running(lab):
             requirements.install_missing(engines="--engines" in real)
             content.build(real)
-            ui.say(f"The lab is already up ({time.monotonic() - started:.1f} s). {_hint(lab)}")
+            added = [machine for machine in asked if not _runs(machine)]
+            _add(lab, added)
+            state = f"{', '.join(machine.name for machine in added)} is up, too" if added else "The lab is already up"
+            ui.say(f"{state} ({time.monotonic() - started:.1f} s). {_hint(added or lab.hosts)}")
             return 0
         marker.clear_up()
-        _bring_up(lab, fresh, real)
+        _bring_up(lab, wanted, fresh, real)
         marker.set_up()
-    ui.say(f"The lab is up, after {time.monotonic() - started:.1f} s. {_hint(lab)}")
+    ui.say(f"The lab is up, after {time.monotonic() - started:.1f} s. {_hint(lab.hosts)}")
     return 0
 
 
-def _bring_up(lab: Lab, fresh: bool, real: list[str]) -> None:
+def _bring_up(lab: Lab, wanted: Sequence[Machine], fresh: bool, real: list[str]) -> None:
+    """Bring the machines in `wanted` up, and with `fresh` throw the other GPU hosts away."""
     requirements.install_missing(engines="--engines" in real)
     for folder in (STATE, LOGS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,14 +85,31 @@ def _bring_up(lab: Lab, fresh: bool, real: list[str]) -> None:
         with ui.step("the lab's Docker"):
             daemon.start()
     network.create(lab.network)
-    access.prepare(lab)
+    if fresh:
+        _in_parallel(_with(hosts.remove, machine) for machine in lab.machines if machine not in wanted)
+    access.prepare(lab, _not_made(lab, wanted))
     # The content's repositories are signed with a key that the hosts get when they are made; images do not depend on it.
-    kinds = {images.name(machine): machine for machine in lab.machines}
+    kinds = {images.name(machine): machine for machine in wanted}
     _in_parallel([_with(content.build, real), *[_with(images.build, machine) for machine in kinds.values()]])
-    _in_parallel(_with(_switch_on, lab, machine, fresh) for machine in lab.machines)
+    _in_parallel(_with(_switch_on, lab, machine, fresh) for machine in wanted)
     internet.wait_until_it_answers(lab)
-    access.trust(lab)
+    access.trust(machine for machine in wanted if machine.kind == "gpu")
     images.clean(lab.machines)
+
+
+def _add(lab: Lab, machines: Sequence[Machine]) -> None:
+    """Bring these hosts up beside those that run, which are not touched: also not what is known of their ssh keys."""
+    access.prepare(lab, _not_made(lab, machines))
+    for machine in machines:
+        images.build(machine)
+    _in_parallel(_with(_switch_on, lab, machine, False) for machine in machines)
+    access.trust(machines)
+
+
+def _not_made(lab: Lab, wanted: Sequence[Machine]) -> list[Machine]:
+    """The hosts on demand that neither are there nor will be."""
+    others = [machine for machine in lab.machines if machine.on_demand and machine not in wanted]
+    return [machine for machine in others if hosts.container_state(machine) == "absent"]
 
 
 def _switch_on(lab: Lab, machine: Machine, fresh: bool) -> None:
@@ -111,12 +138,15 @@ def _what(machine: Machine) -> str:
 def _all_running(lab: Lab) -> bool:
     if not daemon.running() or not network.exists(lab.network):
         return False
-    running = all(hosts.container_state(machine) == "running" for machine in lab.machines)
-    return running and hosts.image_is_current(lab.internet)
+    return all(map(_runs, lab.always)) and hosts.image_is_current(lab.internet)
 
 
-def _hint(lab: Lab) -> str:
-    return f"Try: lab/run ssh {lab.hosts[0].name} nvidia-smi"
+def _runs(machine: Machine) -> bool:
+    return hosts.container_state(machine) == "running"
+
+
+def _hint(machines: Sequence[Machine]) -> str:
+    return f"Try: lab/run ssh {machines[0].name} nvidia-smi"
 
 
 def _with(function: Callable[..., None], *arguments: object) -> Callable[[], None]:

@@ -30,12 +30,16 @@ def test_the_shipped_lab_is_system_1() -> None:
         ("gpu10", "192.168.31.10", {"V100-32GB": 3}),
         ("gpu65", "192.168.31.65", {"P40-24GB": 2}),
     ]
+    assert [machine.name for machine in lab.always] == ["internet", "gpu10", "gpu65"]
+    assert [(host.name, host.cards()) for host in lab.gpu_machines if host.on_demand] == [
+        ("gpu40", {"RTX-4090": 1, "RTX-3090": 1})
+    ]
     assert lab.internet.address == lab.network.gateway
     assert lab.forward == ("192.168.31.65", 11436)
 
 
 def test_every_card_of_the_lab_is_known_to_the_driver_double() -> None:
-    for host in config.load().hosts:
+    for host in config.load().gpu_machines:
         text = gpus_json(host.entry())
         assert all(gpu.uuid in text for gpu in host.gpus)
 
@@ -48,6 +52,7 @@ def test_every_card_of_the_lab_is_known_to_the_driver_double() -> None:
         ('address = "192.168.31.10"', 'address = "10.0.0.1"', "not in the lab's network 192.168.31.0/24"),
         ('address = "192.168.31.10"', 'address = "192.168.31.2"', "the address 192.168.31.2 is used twice"),
         ('release = "bookworm"', 'release = "jammy"', "'jammy' is not one of trixie, bookworm"),
+        ('kind = "internet"', 'kind = "internet"\non_demand = true', "not on demand"),
         ('kind = "internet"', 'kind = "gpu"', "exactly one machine of kind internet"),
         ("GPU-5a1d3c2e-7b64-4f0e-9d21-6c0f8e3b1a47", "GPU-5A1D", "is not GPU- and a UUID"),
         ("GPU-41e6a97c-d805-4b39-86f2-b17c0d9e5a28", "GPU-5a1d3c2e-7b64-4f0e-9d21-6c0f8e3b1a47", "used twice"),
@@ -166,7 +171,32 @@ def test_supported_systems(os_release: str, good: bool) -> None:
 def test_the_ssh_configuration_knows_names_and_addresses() -> None:
     text = access.ssh_config(config.load())
     assert "Host gpu10 192.168.31.10\n    HostName 192.168.31.10\n" in text
-    assert text.count("UserKnownHostsFile /var/lib/stoker-lab/home/.ssh/known_hosts") == 2
+    assert text.count("UserKnownHostsFile /var/lib/stoker-lab/home/.ssh/known_hosts") == 3
+
+
+def test_ssh_says_how_to_start_a_host_that_is_not_there() -> None:
+    lab = config.load()
+    text = access.ssh_config(lab, [lab.machine("gpu40")])
+    _, _, entry = text.partition("Host gpu40 192.168.31.40\n")
+    assert "gpu40 is not up; start it with lab/up --with gpu40" in entry
+    assert "ProxyCommand" not in text.partition("Host gpu40")[0]
+
+
+def test_known_hosts_keeps_what_it_has_of_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "KNOWN_HOSTS", tmp_path / "known_hosts")
+    monkeypatch.setattr(access, "HOST_KEYS", tmp_path)
+    lab = config.load()
+    for host in lab.gpu_machines:
+        (tmp_path / f"{host.name}.pub").write_text(f"ssh-ed25519 first-{host.name} root@{host.name}\n")
+    access.trust(lab.hosts)
+    for host in lab.gpu_machines:
+        (tmp_path / f"{host.name}.pub").write_text(f"ssh-ed25519 second-{host.name} root@{host.name}\n")
+    access.trust([lab.machine("gpu40")])
+    assert access.KNOWN_HOSTS.read_text().splitlines() == [
+        "192.168.31.10 ssh-ed25519 first-gpu10",
+        "192.168.31.65 ssh-ed25519 first-gpu65",
+        "192.168.31.40 ssh-ed25519 second-gpu40",
+    ]
 
 
 def test_host_names_come_from_dns_only() -> None:
