@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from stoker.facts.state import HostState
 from stoker.models.card import CardFile, ModelCard, Source
 from stoker.models.gguf import names_of
-from stoker.models.weights import loaded_files
+from stoker.models.weights import LAB_WEIGHTS, loaded_files, simulated_bytes
 from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
 from stoker.spec.settings import FilesModel, LocalModel
@@ -41,7 +41,12 @@ def described(host: Host) -> dict[str, LocalModel]:
 
 def configuration_files(host: Host) -> list[str]:
     """What a look at the host has to read."""
-    return [f"{directory}/config.json" for directory, model in described(host).items() if model.file is None]
+    return [
+        f"{directory}/{name}"
+        for directory, model in described(host).items()
+        if model.file is None
+        for name in ("config.json", LAB_WEIGHTS)
+    ]
 
 
 def problems(directory: str, model: LocalModel, state: HostState) -> Iterator[str]:
@@ -112,5 +117,6 @@ def card(directory: str, state: HostState) -> ModelCard | None:
         revision="local",
         config=config,
         files={path: CardFile(size=size) for path, size in files.items()},
+        simulated_weights=simulated_bytes(files, lambda path: state.contents.get(f"{directory}/{path}", "")),
         source=Source(revision=seen, config=seen, files=seen),
     )

@@ -17,6 +17,10 @@ from stoker.steps import stack
 def check(look: Look) -> Reasons:
     # A container of an earlier stack makes way (stoker adopt); the check of such stacks speaks of it.
     leaving = {old.id for olds in blockers(look.host, look.state).values() for old in olds}
+    # So does one of Stoker's that is no longer described.
+    leaving |= {
+        one.id for one in look.state.containers.values() if one.configuration and not _is_described(look.host, one)
+    }
     for gpu in look.state.gpus:
         others = [
             process
@@ -27,6 +31,10 @@ def check(look: Look) -> Reasons:
         ]
         if others:
             yield from _left(look, gpu, others)
+
+
+def _is_described(host: Host, container: Container) -> bool:
+    return any(container.project == stack.project and container.name in stack.containers for stack in host.stacks)
 
 
 def container_of(process: GpuProcess, state: HostState) -> Container | None:

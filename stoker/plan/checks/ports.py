@@ -10,7 +10,6 @@ def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     owners = {listener.port: listener.process for listener in state.listeners}
     by_hand = {old.name for containers in blockers(host, state).values() for old in containers}
-    projects = {stack.project for stack in host.stacks}
     published = {
         port: container
         for container in state.containers.values()
@@ -25,8 +24,8 @@ def check(look: Look) -> Reasons:
             container = published.get(port)
             if container is not None and container.name in by_hand:
                 continue  # the check of earlier stacks has said so
-            if container is not None and container.configuration and container.project in projects:
-                continue  # also of another instance: Compose frees the port in the same deploy
+            if container is not None and container.configuration:
+                continue  # Stoker's own, also of another instance or project: the same deploy frees the port
             if container is not None:
                 holder = f"the container {container.name}"
             elif port in owners:
