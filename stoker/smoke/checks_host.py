@@ -173,7 +173,8 @@ def _remedy(error: AccessError) -> str:
 
 
 def _share(instance: Instance) -> float | None:
-    """Share of a card that an instance takes; with a fixed KV cache it is not known."""
-    if "kv-cache-memory-bytes" in instance.arguments:
+    """Share of a card that an instance takes; with a fixed KV cache, or without one (an embedding model's), it is not known."""
+    engine = engine_of(instance.engine)
+    if "kv-cache-memory-bytes" in instance.arguments or engine.kind(instance.arguments) == "embeddings":
         return None
-    return engine_of(instance.engine).share(instance.arguments) or None
+    return engine.share(instance.arguments) or None
