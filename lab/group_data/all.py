@@ -21,6 +21,8 @@ mirrors = {
     "cuda": "http://packages.internet.test/cuda",
     "cuda_key": _fingerprint,
     "registries": ["http://registry.internet.test:5000"],
+    # What another registry has, the lab's has as Docker Hub's.
+    "images": {"ghcr.io": "docker.io"},
     "hub": "http://hub.internet.test",
     "ollama": "http://hub.internet.test",
     "python": "http://packages.internet.test/python/simple",
@@ -35,5 +37,10 @@ image_gib = {
     "ollama/ollama": 0.2,
     "nginx": 0.1,
     "pytorch/pytorch": 0.2,
+    "python": 0.1,
+    "stoker/fetch": 0.1,
+    "ggml-org/llama.cpp": 0.1,
+    "ghcr.io/ggml-org/llama.cpp": 0.1,
+    "ghcr.io/open-webui/open-webui": 0.1,
     "stoker/transformers": 0.1,
 }

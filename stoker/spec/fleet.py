@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from stoker.engine.registry import engine_of
 from stoker.spec.base import Spec
 from stoker.spec.instance import Instance
+from stoker.spec.own_images import FETCH
 from stoker.spec.profile import Profile
-from stoker.spec.settings import AnyModel, Settings
+from stoker.spec.settings import AnyModel, HubModel, Settings
 from stoker.spec.stack import GpuHardware, Stack
 
 
@@ -74,11 +75,19 @@ class Host:
         profiles = engine_of(instance.engine).profiles
         return profiles[self.settings.profiles.get(instance.engine, next(iter(profiles)))]
 
+    def fetching_image(self, instance: Instance) -> str:
+        """An image that can fetch model files: the instance's own, another one of the host's, else one that is made for it."""
+        able = [self.image_of(one) for _, one in self.instances() if engine_of(one.engine).fetches_models]
+        own = self.image_of(instance)
+        return own if own in able else next(iter(able), FETCH)
+
     def images(self) -> list[str]:
         """Every image that this host needs, each once."""
-        gateways = [self.gateway_image] if any(stack.gateway for stack in self.stacks) else []
-        gateways += [self.web_ui_image] if any(stack.web_ui for stack in self.stacks) else []
-        return list(dict.fromkeys([self.image_of(instance) for _, instance in self.instances()] + gateways))
+        others = [self.gateway_image] if any(stack.gateway for stack in self.stacks) else []
+        downloads = [one for _, one in self.instances() if isinstance(self.settings.models.get(one.model), HubModel)]
+        others += [self.fetching_image(one) for one in downloads]
+        others += [self.web_ui_image] if any(stack.web_ui for stack in self.stacks) else []
+        return list(dict.fromkeys([self.image_of(instance) for _, instance in self.instances()] + others))
 
 
 @dataclass(frozen=True)

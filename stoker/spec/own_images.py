@@ -7,6 +7,9 @@ from pathlib import Path
 #: images/ stands beside the package, as templates/ does, for people to read and edit.
 IMAGES = Path(__file__).resolve().parents[2] / "images"
 
+#: Fetches model files, where no engine's image on the host can.
+FETCH = "stoker/fetch:2.4.0-1"
+
 #: A repository that begins with this is built, not pulled.
 PREFIX = "stoker/"
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shlex
 
-from stoker.engine.registry import engine_of
 from stoker.facts.manifest import MANIFEST, is_complete
 from stoker.facts.state import HostState
 from stoker.models.gguf import parts_of
 from stoker.spec.fleet import Host
-from stoker.spec.instance import Instance
 from stoker.spec.settings import HubModel
 from stoker.steps.action import Action, File, write_files
 from stoker.steps.layout import SECRETS
 
 OFFICIAL_HUB = "https://huggingface.co"
-#: Built from images/fetch, where no engine's image of the host can fetch.
-FETCH_IMAGE = "stoker/fetch:0.36.2-1"
 HUB_ENVIRONMENT = f"{SECRETS}/hub.env"
 
 
@@ -26,15 +22,8 @@ def wanted(host: Host) -> dict[str, tuple[HubModel, str]]:
     for stack, instance in host.instances():
         model = host.model_of(instance)
         if isinstance(model, HubModel):
-            models[f"{stack.model_directory}/{model.directory}"] = (model, fetching_image(host, instance))
+            models[f"{stack.model_directory}/{model.directory}"] = (model, host.fetching_image(instance))
     return models
-
-
-def fetching_image(host: Host, instance: Instance) -> str:
-    """An image with huggingface_hub in it: the instance's own, another one of the host's, else one that is made for it."""
-    able = [host.image_of(one) for _, one in host.instances() if engine_of(one.engine).fetches_models]
-    own = host.image_of(instance)
-    return own if own in able else next(iter(able), FETCH_IMAGE)
 
 
 def manifests(host: Host) -> list[str]:

@@ -26,7 +26,12 @@ stacks = [
                 "model": "qwen3-4b-vllm",
                 "gpus": [0],
                 "port": 8001,
-                "arguments": {"dtype": "half", "gpu-memory-utilization": 0.9, "max-model-len": 8192},
+                "arguments": {
+                    "dtype": "half",
+                    "gpu-memory-utilization": 0.9,
+                    "max-model-len": 8192,
+                    "max-num-seqs": 16,
+                },
             },
             {
                 "name": "transformers",
