@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,71 @@ CHAT_TEMPLATES = {
 }
 END_TOKENS = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "": "</s>"}
 
-# bge-m3 as the Ollama library has it: F16, 566.70 million parameters, 1.2 GB (seen 2026-08, Ollama 0.32).
-OLLAMA_TAGS = ("latest", "567m")
-OLLAMA_REAL_BYTES = 1_157_671_200
-OLLAMA_METADATA: dict[str, str | int] = {
-    "general.architecture": "bert",
-    "general.name": "bge-m3",
-    "general.description": NOTE,
-    "bert.context_length": 8192,
-    "bert.embedding_length": 1024,
-    "bert.block_count": 24,
-    "bert.attention.head_count": 16,
-}
+MODEL_LAYER, LICENSE_LAYER, PARAMS_LAYER = (
+    f"application/vnd.ollama.image.{kind}" for kind in ("model", "license", "params")
+)
+
+
+@dataclass(frozen=True)
+class LibraryModel:
+    """A model of the Ollama library: what its manifest, its GGUF file and its own parameters (`settings`) say.
+
+    `parameters` is how many weights it has, `size_label` the same as its configuration prints it; `metadata` has the architecture's keys.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+    architecture: str
+    real_bytes: int
+    parameters: int
+    size_label: str
+    metadata: dict[str, weights.Value]
+    license: str
+    settings: dict[str, int] = field(default_factory=dict)
+
+
+LIBRARY = (
+    # F16, 566.70 million parameters, 1.2 GB (seen 2026-08, Ollama 0.32).
+    LibraryModel(
+        "bge-m3",
+        ("latest", "567m"),
+        "bert",
+        1_157_671_200,
+        566_703_104,
+        "566.70M",
+        {
+            "context_length": 8192,
+            "embedding_length": 1024,
+            "block_count": 24,
+            "attention.head_count": 16,
+            "attention.causal": False,
+        },
+        "MIT",
+    ),
+    # Manifest 0a109f422b47: public projects keep its layers and sizes, and what `POST /api/show` says of it; llama.cpp prints the same
+    # metadata (ollama#10811). Its own num_ctx is more than the file's context: Ollama takes 2048.
+    LibraryModel(
+        "nomic-embed-text",
+        ("latest", "v1.5"),
+        "nomic-bert",
+        274_290_656,
+        136_727_040,
+        "137M",
+        {
+            "context_length": 2048,
+            "embedding_length": 768,
+            "block_count": 12,
+            "feed_forward_length": 3072,
+            "attention.head_count": 12,
+            "attention.layer_norm_epsilon": 1e-12,
+            "attention.causal": False,
+            "pooling_type": 1,
+            "rope.freq_base": 1000.0,
+        },
+        "Apache 2.0",
+        {"num_ctx": 8192},
+    ),
+)
 
 
 def tokenizer(end: str) -> dict[str, Any]:
@@ -66,8 +120,14 @@ def repository_files(model: dict[str, Any]) -> dict[str, bytes]:
     """Path in the repository -> content."""
     configs = HERE / "configs" / model["repository"]
     files = {str(file.relative_to(configs)): file.read_bytes() for file in sorted(configs.rglob("*.json"))}
+    simulated = f"{NOTE}\nThe real repository is {model['repository']}.\n".encode()
+    files |= dict.fromkeys([*model["documents"], *model.get("other_files", []), ".gitattributes"], simulated)
+    sizes = {"note": NOTE, "weights_gib": model["weights_gib"], "other_gib": model["other_gib"]}
+    files["lab-weights.json"] = _json(sizes)
+    if model["tensors"] == "gguf":
+        return files | gguf_files(model)
     config = json.loads(files["config.json"])
-    end = END_TOKENS[model["chat"]]
+    end = model.get("end", END_TOKENS[model["chat"]])
     tokenizer_config = {"eos_token": end, "model_max_length": config["max_position_embeddings"]}
     if model["chat"]:
         tokenizer_config["chat_template"] = CHAT_TEMPLATES[model["chat"]]
@@ -75,15 +135,53 @@ def repository_files(model: dict[str, Any]) -> dict[str, bytes]:
         "tokenizer.json": tokenizer(end),
         "tokenizer_config.json": tokenizer_config,
         "special_tokens_map.json": {"eos_token": end},
-        "lab-weights.json": {"note": NOTE, "weights_gib": model["weights_gib"], "other_gib": model["other_gib"]},
     }
-    files |= {name: json.dumps(value, indent=2).encode() + b"\n" for name, value in texts.items()}
-    simulated = f"{NOTE}\nThe real repository is {model['repository']}.\n".encode()
-    files |= dict.fromkeys([*model["documents"], *model.get("other_files", []), ".gitattributes"], simulated)
+    files |= {name: _json(value) for name, value in texts.items()}
+    if model["tensors"] == "bert":
+        files["model.safetensors"] = weights.safetensors(weights.bert_tensor_names(config["num_hidden_layers"]))
     if model["shards"]:
         names = weights.tensor_names(config["num_hidden_layers"], model["tensors"], config["tie_word_embeddings"])
         files |= weights.shard(names, model["shards"])
     return files | {name: weights.torch_archive(name.partition(".")[0]) for name in model.get("torch_files", [])}
+
+
+def gguf_files(model: dict[str, Any]) -> dict[str, bytes]:
+    """The GGUF files of a repository. Each carries the size of the real one: a deploy fetches one file and no note beside it."""
+    config = json.loads((HERE / "configs" / model["config"] / "config.json").read_text())
+    kind = config["model_type"]
+    # Keys and their order as llama.cpp's converter writes them for Qwen3; a quantisation adds the last two.
+    metadata: dict[str, weights.Value] = {
+        "general.architecture": kind,
+        "general.type": "model",
+        "general.name": model["config"].partition("/")[2].replace("-", " "),
+        "general.description": NOTE,
+        f"{kind}.block_count": config["num_hidden_layers"],
+        f"{kind}.context_length": config["max_position_embeddings"],
+        f"{kind}.embedding_length": config["hidden_size"],
+        f"{kind}.feed_forward_length": config["intermediate_size"],
+        f"{kind}.attention.head_count": config["num_attention_heads"],
+        f"{kind}.attention.head_count_kv": config["num_key_value_heads"],
+        f"{kind}.rope.freq_base": float(config["rope_theta"]),
+        f"{kind}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        f"{kind}.attention.key_length": config["head_dim"],
+        f"{kind}.attention.value_length": config["head_dim"],
+        f"{kind}.vocab_size": config["vocab_size"],
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.eos_token_id": config["eos_token_id"],
+        "tokenizer.chat_template": CHAT_TEMPLATES[model["chat"]],
+    }
+    quantised: dict[str, weights.Value] = {"general.quantization_version": 2}
+    return {
+        file["name"]: weights.gguf(
+            {**metadata, **quantised, "general.file_type": file["file_type"], weights.LAB_BYTES: file["bytes"]}
+        )
+        for file in model["gguf_files"]
+    }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
 
 
 def write_hub(out: Path) -> None:
@@ -96,26 +194,43 @@ def write_hub(out: Path) -> None:
 
 
 def write_ollama(out: Path) -> None:
-    """bge-m3 in the layout of Ollama's library: a manifest for each tag, blobs by digest.
+    """The models of LIBRARY in the layout of Ollama's library: a manifest for each tag, blobs by digest."""
+    for model in LIBRARY:
+        write_library_model(out, model)
 
-    The configuration blob carries the real weights' size for the double (`lab`).
-    """
+
+def write_library_model(out: Path, model: LibraryModel) -> None:
+    """One model of the library. The configuration blob carries what the double has to know of the real one (`lab`)."""
     config = {
         "model_format": "gguf",
-        "model_family": "bert",
-        "model_families": ["bert"],
-        "model_type": "566.70M",
+        "model_family": model.architecture,
+        "model_families": [model.architecture],
+        "model_type": model.size_label,
         "file_type": "F16",
         "architecture": "amd64",
         "os": "linux",
-        "lab": {"note": NOTE, "size_bytes": OLLAMA_REAL_BYTES, "context_length": 8192, "embedding_length": 1024},
+        "lab": {
+            "note": NOTE,
+            "license": model.license,
+            "size_bytes": model.real_bytes,
+            "parameter_count": model.parameters,
+            **model.metadata,
+        },
+    }
+    metadata: dict[str, weights.Value] = {
+        "general.architecture": model.architecture,
+        "general.name": model.name,
+        "general.description": NOTE,
+        **{f"{model.architecture}.{key}": value for key, value in model.metadata.items()},
     }
     blobs = {
         "application/vnd.docker.container.image.v1+json": json.dumps(config).encode(),
-        "application/vnd.ollama.image.model": weights.gguf(OLLAMA_METADATA),
-        "application/vnd.ollama.image.license": f"{NOTE}\nThe real model's licence is MIT.\n".encode(),
+        MODEL_LAYER: weights.gguf(metadata),
+        LICENSE_LAYER: f"{NOTE}\nThe real model's licence is {model.license}.\n".encode(),
     }
-    folder = out / "v2/library/bge-m3"
+    if model.settings:
+        blobs[PARAMS_LAYER] = json.dumps(model.settings).encode()
+    folder = out / "v2/library" / model.name
     (folder / "blobs").mkdir(parents=True)
     (folder / "manifests").mkdir()
     described = []
@@ -129,7 +244,7 @@ def write_ollama(out: Path) -> None:
         "config": described[0],
         "layers": described[1:],
     }
-    for tag in OLLAMA_TAGS:
+    for tag in model.tags:
         (folder / "manifests" / tag).write_text(json.dumps(manifest))
 
 

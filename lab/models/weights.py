@@ -19,9 +19,12 @@ LINEAR = (
     "mlp.down_proj",
 )
 GPTQ_PARTS = {"qweight": "I32", "qzeros": "I32", "scales": "F16", "g_idx": "I32"}
-BYTES = {"I32": 4, "F16": 2, "BF16": 2}
+BYTES = {"I32": 4, "F16": 2, "BF16": 2, "F32": 4}
 ELEMENTS = 8
 """Values in each stand-in tensor; the real shapes would make gigabytes."""
+LAB_BYTES = "lab.size_bytes"
+"""Metadata of a GGUF file: how many bytes the real one has."""
+Value = str | int | float | bool
 FIXED_TIME = (2026, 1, 1, 0, 0, 0)
 
 
@@ -40,6 +43,23 @@ def tensor_names(layers: int, kind: str, tied: bool) -> dict[str, str]:
                 found[f"{prefix}.{linear}.weight"] = plain
     found["model.norm.weight"] = plain
     return found if tied else {**found, "lm_head.weight": plain}
+
+
+def bert_tensor_names(layers: int) -> dict[str, str]:
+    """Tensor name -> data type of an encoder: transformers' BertModel, whose published files are 32-bit."""
+    dense = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+    dense += ["intermediate.dense", "output.dense", "attention.output.LayerNorm", "output.LayerNorm"]
+    found = [
+        f"embeddings.{name}.weight" for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    ]
+    found += [f"embeddings.LayerNorm.{part}" for part in ("weight", "bias")]
+    found += [
+        f"encoder.layer.{layer}.{name}.{part}"
+        for layer in range(layers)
+        for name in dense
+        for part in ("weight", "bias")
+    ]
+    return dict.fromkeys([*found, "pooler.dense.weight", "pooler.dense.bias"], "F32")
 
 
 def safetensors(tensors: Mapping[str, str]) -> bytes:
@@ -79,13 +99,20 @@ def torch_archive(name: str) -> bytes:
     return packed.getvalue()
 
 
-def gguf(metadata: Mapping[str, str | int]) -> bytes:
+def gguf(metadata: Mapping[str, Value]) -> bytes:
     """A GGUF file, version 3, with metadata and no tensors, padded to 64 KiB."""
     body = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(metadata))
     for key, value in metadata.items():
-        body += struct.pack("<Q", len(key)) + key.encode()
-        if isinstance(value, str):
-            body += struct.pack("<IQ", 8, len(value.encode())) + value.encode()
-        else:
-            body += struct.pack("<II", 4, value)
+        body += struct.pack("<Q", len(key)) + key.encode() + _gguf_value(value)
     return body.ljust(64 * 1024, b"\0")
+
+
+def _gguf_value(value: Value) -> bytes:
+    """Type and value, as the format numbers the types: 4 a 32-bit number, 6 a 32-bit float, 7 a truth, 8 a text, 10 a 64-bit number."""
+    if isinstance(value, bool):
+        return struct.pack("<IB", 7, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value) if value < 1 << 32 else struct.pack("<IQ", 10, value)
+    return struct.pack("<IQ", 8, len(value.encode())) + value.encode()

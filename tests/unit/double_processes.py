@@ -186,6 +186,23 @@ def make_bge(directory: Path) -> Path:
     )
 
 
+def make_bert(directory: Path, size: int, heads: int, layers: int) -> Path:
+    """A directory like that of bge-large-zh-v1.5 or bge-small-zh-v1.5."""
+    return make_model(
+        directory,
+        architectures=["BertModel"],
+        model_type="bert",
+        torch_dtype="float32",
+        hidden_size=size,
+        num_attention_heads=heads,
+        num_hidden_layers=layers,
+        vocab_size=21128,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        quantization_config=None,
+    )
+
+
 def smi(host: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the driver double's nvidia-smi."""
     program = DOUBLES / "driver" / "root" / "usr" / "bin" / "nvidia-smi"

@@ -226,3 +226,19 @@ def test_client_commands(ready: Double) -> None:
     assert "num_ctx                        8192" in run("show", "bge-m3").stdout
     down = run("list", OLLAMA_HOST="127.0.0.1:1")
     assert (down.returncode, "could not connect to ollama server" in down.stderr) == (1, True)
+
+
+def test_nomic_embed_text_has_768_values_and_cuts_at_its_own_context(p40: Path, library: str) -> None:
+    with running(start_ollama(p40, OLLAMA_LAB_LIBRARY=library)) as double:
+        double.wait_ready()
+        assert (
+            double.post("/api/pull", {"model": "nomic-embed-text:v1.5", "stream": False}).json()["status"] == "success"
+        )
+        answer = double.post("/api/embed", {"model": "nomic-embed-text:v1.5", "input": LONG_TEXT}).json()
+        assert len(answer["embeddings"][0]) == 768
+        shown = double.post("/api/show", {"model": "nomic-embed-text:v1.5"}).json()
+        loaded = double.get("/api/ps").json()["models"][0]
+    assert answer["prompt_eval_count"] == loaded["context_length"] == 2048
+    info = shown["model_info"]
+    assert (info["general.architecture"], info["nomic-bert.embedding_length"]) == ("nomic-bert", 768)
+    assert (shown["parameters"].split(), shown["details"]["parameter_size"]) == (["num_ctx", "8192"], "137M")

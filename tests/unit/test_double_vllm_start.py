@@ -15,6 +15,7 @@ import pytest
 from double_processes import (
     Double,
     environment,
+    make_bert,
     make_host,
     make_model,
     running,
@@ -233,3 +234,25 @@ def test_the_preflight_probe_of_the_image(tmp_path: Path, card: str, code: int, 
     answer = subprocess.run(command, env=environment(host), capture_output=True, text=True, timeout=15)
     assert (answer.returncode, text in answer.stdout + answer.stderr) == (code, True)
     assert "'sm_70'" in answer.stdout
+
+
+@pytest.mark.parametrize(("size", "heads", "layers"), [(1024, 16, 24), (512, 8, 4)])
+def test_a_bert_model_embeds_with_its_own_length_and_512_tokens(
+    v100: Path, tmp_path: Path, size: int, heads: int, layers: int
+) -> None:
+    model = make_bert(tmp_path / "bge-zh", size, heads, layers)
+    given = ("--runner", "pooling", "--dtype", "half", "--gpu-memory-utilization", "0.3")
+    with running(start_vllm(v100, "serve", str(model), *given)) as double:
+        double.wait_ready()
+        assert double.get("/v1/models").json()["data"][0]["max_model_len"] == 512
+        answer = double.post("/v1/embeddings", {"model": str(model), "input": "你好"}).json()
+        long = double.post("/v1/embeddings", {"model": str(model), "input": "字" * 511})
+    assert len(answer["data"][0]["embedding"]) == size
+    assert (long.status_code, "maximum context length is 512 tokens" in long.text) == (400, True)
+
+
+def test_a_bert_model_with_more_than_512_tokens_is_refused(v100: Path, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "bge-zh", 1024, 16, 24)
+    code, output = ends(v100, "serve", str(model), "--runner", "pooling", "--max-model-len", "8192")
+    assert code == 1
+    assert "max_model_len (8192) is greater than the derived max_model_len (max_position_embeddings=512" in output

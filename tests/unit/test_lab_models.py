@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.doubles.serve.lab_serve import gguf
 from lab.models import make, weights
 
 
@@ -52,8 +53,12 @@ def test_tensor_names_of_a_quantised_and_of_a_tied_model() -> None:
 
 
 def test_ollama_manifests_name_blobs_that_are_there(out: Path) -> None:
-    library = out / "ollama/v2/library/bge-m3"
-    for tag in ("latest", "567m"):
+    manifests = sorted(out.glob("ollama/v2/library/*/manifests/*"))
+    assert [f"{file.parts[-3]}:{file.name}" for file in manifests] == [
+        "bge-m3:567m", "bge-m3:latest", "nomic-embed-text:latest", "nomic-embed-text:v1.5"
+    ]  # fmt: skip
+    for file in manifests:
+        library, tag = file.parents[1], file.name
         manifest = json.loads((library / "manifests" / tag).read_text())
         for blob in [manifest["config"], *manifest["layers"]]:
             content = (library / "blobs" / blob["digest"]).read_bytes()
@@ -72,3 +77,35 @@ def test_gguf_header() -> None:
     content = weights.gguf({"general.architecture": "bert", "bert.context_length": 8192})
     assert struct.unpack("<4sIQQ", content[:24]) == (b"GGUF", 3, 0, 2)
     assert len(content) == 64 * 1024
+
+
+def test_gguf_values_of_every_kind_are_read_again() -> None:
+    metadata: dict[str, weights.Value] = {"a": "text", "b": 7, "c": True, "d": 0.5, "e": 1 << 40}
+    assert gguf.read_metadata(weights.gguf(metadata)) == metadata
+
+
+def test_a_gguf_repository_has_several_quantisations_and_each_says_how_large_the_real_one_is(out: Path) -> None:
+    repository = out / "hub/Qwen/Qwen3-4B-GGUF"
+    assert not (repository / "config.json").exists()
+    found = {file.name: gguf.read_metadata(file.read_bytes()) for file in repository.glob("*.gguf")}
+    assert {name: one["general.file_type"] for name, one in found.items()} == {
+        "Qwen3-4B-Q4_K_M.gguf": 15,
+        "Qwen3-4B-Q8_0.gguf": 7,
+    }
+    one = found["Qwen3-4B-Q4_K_M.gguf"]
+    assert (one["general.architecture"], one["qwen3.context_length"], one["qwen3.block_count"]) == ("qwen3", 40960, 36)
+    assert one[weights.LAB_BYTES] == 2_497_280_256
+
+
+def test_chinese_embedding_models_have_512_positions_and_their_own_length(out: Path) -> None:
+    for name, size in (("bge-large-zh-v1.5", 1024), ("bge-small-zh-v1.5", 512)):
+        folder = out / "hub/BAAI" / name
+        config = json.loads((folder / "config.json").read_text())
+        assert (config["architectures"], config["hidden_size"], config["max_position_embeddings"]) == (
+            ["BertModel"],
+            size,
+            512,
+        )
+        assert json.loads((folder / "1_Pooling/config.json").read_text())["word_embedding_dimension"] == size
+    header = (out / "hub/BAAI/bge-small-zh-v1.5/model.safetensors").read_bytes()
+    assert b"encoder.layer.3.attention.self.query.weight" in header

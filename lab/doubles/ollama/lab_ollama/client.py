@@ -74,11 +74,12 @@ def _show(arguments: list[str]) -> None:
         print(shown["parameters"])
     else:
         info, details = shown["model_info"], shown["details"]
+        family = info["general.architecture"]
         print(
             f"  Model\n    architecture        {info['general.architecture']}\n    parameters          {details['parameter_size']}"
         )
         print(
-            f"    context length      {info['bert.context_length']}\n    embedding length    {info['bert.embedding_length']}"
+            f"    context length      {info[family + '.context_length']}\n    embedding length    {info[family + '.embedding_length']}"
         )
         print(f"    quantization        {details['quantization_level']}\n\n  Capabilities\n    embedding")
         if shown["parameters"]:

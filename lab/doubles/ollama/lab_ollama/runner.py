@@ -84,6 +84,7 @@ class Runner:
 
     def _sizes(self, model: StoredModel, options: dict[str, Any]) -> tuple[int, int]:
         given = {**model.parameters, **options}
+        # Also what the library's own parameters ask for: nomic-embed-text:v1.5 has num_ctx 8192 and a context of 2048.
         trained = int(model.simulated.get("context_length", 8192))
         num_ctx = int(given.get("num_ctx") or self.device.default_context)
         if num_ctx > trained:
