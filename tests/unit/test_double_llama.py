@@ -224,6 +224,8 @@ def test_a_chat_answers_under_every_name(ready: Double) -> None:
     assert answer["choices"][0]["finish_reason"] == "length"
     assert "simulated" in answer["choices"][0]["message"]["content"]
     assert answer["usage"]["completion_tokens"] == answer["timings"]["predicted_n"] == 5
+    two = ready.post("/v1/chat/completions", {**CHAT, "n": 2}).json()
+    assert ([choice["index"] for choice in two["choices"]], two["usage"]["completion_tokens"]) == ([0, 1], 10)
     text = ready.post("/v1/completions", {"prompt": "hello", "max_tokens": 3}).json()
     assert (text["object"], text["usage"]["completion_tokens"]) == ("text_completion", 3)
 
@@ -243,7 +245,13 @@ def test_a_stream_begins_with_the_role_and_ends_with_counts_and_done(ready: Doub
     [
         ("/v1/chat/completions", {}, 400, "'messages' is required"),
         ("/v1/chat/completions", {"messages": "x"}, 400, "Expected 'messages' to be an array"),
-        ("/v1/chat/completions", {**CHAT, "n": 2}, 400, "Field 'n': Value must be between 1 <= value <= 1, but got 2"),
+        ("/v1/chat/completions", {**CHAT, "n": 3}, 400, "Field 'n': Value must be between 1 <= value <= 2, but got 3"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "max_tokens": "x"},
+            400,
+            "Field 'max_tokens': [json.exception.type_error.302] type must be number, but is string",
+        ),
         ("/v1/completions", {}, 400, "[json.exception.out_of_range.403] key 'prompt' not found"),
         (
             "/v1/embeddings",

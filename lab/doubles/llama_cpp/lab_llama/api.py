@@ -7,7 +7,7 @@ import base64
 import json
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from lab_gpu import settings
@@ -17,10 +17,11 @@ from lab_serve.tokens import token_ids, tokenize
 from lab_serve.vectors import normalised, vector
 
 from lab_llama import FINGERPRINT
+from lab_llama.answers import Answer, event
 from lab_llama.arguments import Options
 from lab_llama.loading import Loaded
 from lab_llama.log import said_by
-from lab_llama.slots import Slots, Timing, identity
+from lab_llama.slots import Slots
 
 Route = Callable[[HttpRequest], Awaitable[HttpResponse]]
 PUBLIC = ("/health", "/v1/health", "/")
@@ -140,7 +141,7 @@ class Api:
             "size": model.size,
             "ftype": model.file_type,
         }
-        card = {"id": self.name, "aliases": list(self.options.aliases), "tags": [], "object": "model"}
+        card: dict[str, Any] = {"id": self.name, "aliases": list(self.options.aliases), "tags": [], "object": "model"}
         card |= {"created": int(time.time()), "owned_by": "llamacpp", "meta": meta}
         details = {
             "parent_model": "",
@@ -150,7 +151,14 @@ class Api:
             "parameter_size": "",
             "quantization_level": "",
         }
-        ollama = {"name": self.name, "model": self.name, "modified_at": "", "size": "", "digest": "", "type": "model"}
+        ollama: dict[str, Any] = {
+            "name": self.name,
+            "model": self.name,
+            "modified_at": "",
+            "size": "",
+            "digest": "",
+            "type": "model",
+        }
         ollama |= {
             "description": "",
             "tags": [""],
@@ -166,7 +174,7 @@ class Api:
             raise Refusal(400, "'messages' is required")
         if not isinstance(body["messages"], list):
             raise Refusal(400, "Expected 'messages' to be an array")
-        return await self._generate(body, _chat_text(body["messages"]), "chat")
+        return await self._generate(body, _chat_text(body["messages"]), chat=True)
 
     async def completion(self, request: HttpRequest) -> HttpResponse:
         body = _body(request)
@@ -175,12 +183,12 @@ class Api:
         prompt = body["prompt"]
         if isinstance(prompt, list):
             prompt = " ".join(map(str, prompt))
-        return await self._generate(body, str(prompt), "text")
+        return await self._generate(body, str(prompt), chat=False)
 
-    async def _generate(self, body: dict[str, Any], prompt: str, form: str) -> HttpResponse:
-        count = body.get("n", 1)
-        if count != 1:
-            raise Refusal(400, f"Field 'n': Value must be between 1 <= value <= 1, but got {count}")
+    async def _generate(self, body: dict[str, Any], prompt: str, *, chat: bool) -> HttpResponse:
+        count, slots = _number(body, "n", 1), self.options.parallel
+        if not 1 <= count <= slots:
+            raise Refusal(400, f"Field 'n': Value must be between 1 <= value <= {slots}, but got {count}")
         fault = await self._act_on_fault()
         tokens, room = len(tokenize(prompt)) or 1, self.ready.slot_context
         self._check_context(tokens)
@@ -193,32 +201,34 @@ class Api:
             response_format=body.get("response_format"),
         )
         words, reason = stop_at(words, reason, body.get("stop"))
-        answer = _Answer(form, self.name, tokens, reason, bool((body.get("stream_options") or {}).get("include_usage")))
-        pieces = self.slots.generate(words, answer.timing)
+        usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        answers = [
+            Answer(self.name, tokens, reason, chat=chat, usage_wanted=usage, index=index) for index in range(count)
+        ]
+        replies = [self.slots.generate(words, answer.timing) for answer in answers]
         if body.get("stream"):
-            return HttpResponse(
-                200,
-                content_type="text/event-stream",
-                stream=self._stream(answer, pieces),
-                headers={"X-Accel-Buffering": "no"},
-            )
-        return json_response(answer.whole("".join([piece async for piece in pieces])))
+            stream = self._stream(list(zip(answers, replies, strict=True)))
+            buffering = {"X-Accel-Buffering": "no"}
+            return HttpResponse(200, content_type="text/event-stream", stream=stream, headers=buffering)
+        texts = await asyncio.gather(*map(_joined, replies))
+        return json_response(answers[0].whole(list(zip(answers, texts, strict=True))))
 
-    async def _stream(self, answer: _Answer, pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    async def _stream(self, replies: list[tuple[Answer, AsyncGenerator[str, None]]]) -> AsyncIterator[bytes]:
+        """The events of each reply, one reply after the other."""
         self.unfinished += 1
         try:
-            for event in answer.opening():
-                yield _event(event)
-            async for piece in pieces:
-                yield _event(answer.piece(piece))
-            for event in answer.closing():
-                yield _event(event)
+            for answer, pieces in replies:
+                for chunk in answer.opening():
+                    yield event(chunk)
+                async for piece in pieces:
+                    yield event(answer.piece(piece))
+                for chunk in answer.closing():
+                    yield event(chunk)
             yield b"data: [DONE]\n\n"
         finally:
             self.unfinished -= 1
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
+            for _, pieces in replies:
+                await pieces.aclose()
 
     def _check_context(self, tokens: int) -> None:
         room = self.ready.slot_context
@@ -274,57 +284,8 @@ class Api:
         return fault
 
 
-class _Answer:
-    """One reply in the forms that it is given in."""
-
-    def __init__(self, form: str, model: str, prompt_tokens: int, reason: str, usage_wanted: bool) -> None:
-        self.chat, self.reason, self.usage_wanted = form == "chat", reason, usage_wanted
-        self.timing = Timing(prompt_tokens)
-        self.head = {"created": int(time.time()), "id": identity(), "model": model, "system_fingerprint": FINGERPRINT}
-
-    def whole(self, text: str) -> dict[str, Any]:
-        """The answer in one piece."""
-        choice: dict[str, Any] = {"finish_reason": self.reason, "index": 0}
-        if self.chat:
-            choice["message"] = {"role": "assistant", "content": text}
-        else:
-            choice |= {"text": text, "logprobs": None}
-        kind = "chat.completion" if self.chat else "text_completion"
-        return {"choices": [choice], **self.head, "object": kind, "usage": self.usage(), "timings": self.timing.shown()}
-
-    def opening(self) -> list[dict[str, Any]]:
-        """The first chunk of a chat: the role."""
-        return [self._chunk({"role": "assistant", "content": None}, None)] if self.chat else []
-
-    def piece(self, text: str) -> dict[str, Any]:
-        """The chunk of one token."""
-        return self._chunk({"content": text}, None, text)
-
-    def closing(self) -> list[dict[str, Any]]:
-        """The chunk with the reason of the end, and with stream_options one with the counts; the last has the timings."""
-        events = [self._chunk({}, self.reason)]
-        if self.usage_wanted:
-            events.append({**self._chunk({}, None), "choices": [], "usage": self.usage()})
-        events[-1]["timings"] = self.timing.shown()
-        return events
-
-    def usage(self) -> dict[str, Any]:
-        prompt, produced = self.timing.prompt_tokens, self.timing.produced
-        counts = {"completion_tokens": produced, "prompt_tokens": prompt, "total_tokens": prompt + produced}
-        return {**counts, "prompt_tokens_details": {"cached_tokens": 0}}
-
-    def _chunk(self, delta: dict[str, Any], reason: str | None, text: str = "") -> dict[str, Any]:
-        choice: dict[str, Any] = {"finish_reason": reason, "index": 0}
-        choice |= {"delta": delta} if self.chat else {"text": text, "logprobs": None}
-        return {"choices": [choice], **self.head, "object": "chat.completion.chunk" if self.chat else "text_completion"}
-
-
 def _error(code: int, text: str, kind: str) -> HttpResponse:
     return json_response({"error": {"message": text, "type": kind, "code": code}}, code)
-
-
-def _event(content: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:
@@ -336,23 +297,38 @@ def _body(request: HttpRequest) -> dict[str, Any]:
             500, f"[json.exception.parse_error.101] {where}: syntax error (simulated)", "server_error"
         ) from error
     if not isinstance(body, dict):
-        raise Refusal(
-            500, f"[json.exception.type_error.306] cannot use value() with {type(body).__name__}", "server_error"
-        )
+        return {}  # a list is looked into for its fields, and has none
     return body
 
 
 def _limit(body: dict[str, Any]) -> int:
-    """The most tokens that are wanted; 0 for no limit."""
-    given = body.get("max_completion_tokens", body.get("max_tokens", body.get("n_predict", -1)))
-    return int(given) if isinstance(given, int) and given > 0 else 0
+    """The most tokens that are wanted; 0 for no limit. Raises Refusal."""
+    names = ("max_completion_tokens", "max_tokens", "n_predict")
+    given = next((_number(body, name, 0) for name in names if body.get(name) is not None), 0)
+    return max(given, 0)
+
+
+def _number(body: dict[str, Any], name: str, default: int) -> int:
+    """A whole number of the body. Raises Refusal."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        kind = {bool: "boolean", str: "string", list: "array", dict: "object"}[type(value)]
+        raise Refusal(400, f"Field '{name}': [json.exception.type_error.302] type must be number, but is {kind}")
+    return int(value)
+
+
+async def _joined(pieces: AsyncIterator[str]) -> str:
+    return "".join([piece async for piece in pieces])
 
 
 def _chat_text(messages: list[Any]) -> str:
     parts = []
     for message in messages:
         if not isinstance(message, dict) or "role" not in message:
-            raise Refusal(400, "Missing 'role' in message")
+            shown = json.dumps(message, separators=(",", ":"))
+            raise Refusal(500, f"Failed to parse messages: Missing 'role' in message: {shown}", "server_error")
         content = message.get("content") or ""
         if isinstance(content, list):
             content = " ".join(str(item.get("text", "")) for item in content if isinstance(item, dict))

@@ -28,27 +28,10 @@ CACHE_BYTES = {
 """Bytes of a value in the cache by its type: blocks of 32 values with their scales (ggml-common.h). iq4_nl is as q4_0."""
 CACHE_BYTES["iq4_nl"] = CACHE_BYTES["q4_0"]
 ON, OFF = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0")
-WHOLE = (
-    "--threads",
-    "--threads-batch",
-    "--ctx-size",
-    "--n-predict",
-    "--batch-size",
-    "--ubatch-size",
-    "--parallel",
-    "--port",
-    "--timeout",
-)
-WHOLE += (
-    "--threads-http",
-    "--main-gpu",
-    "--keep",
-    "--seed",
-    "--cache-reuse",
-    "--cache-ram",
-    "--ctx-checkpoints",
-    "--log-verbosity",
-)
+WHOLE = frozenset({
+    "--threads", "--threads-batch", "--threads-http", "--ctx-size", "--n-predict", "--batch-size", "--ubatch-size", "--parallel",
+    "--port", "--timeout", "--main-gpu", "--keep", "--seed", "--cache-reuse", "--cache-ram", "--ctx-checkpoints", "--log-verbosity",
+})  # fmt: skip
 """Options that want a whole number, as far as a deploy may set them."""
 ENDING = ("--usage", "--version", "--list-devices")
 ALL_LAYERS = 1 << 20

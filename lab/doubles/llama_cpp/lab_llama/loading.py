@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -90,7 +91,11 @@ async def load(options: Options, cards: Sequence[Gpu]) -> Loaded:
         for one in held:
             one.close()
         raise
-    said_by("cmn", "init", f"llama threadpool init, n_threads = {max(options.threads, 1)}")
+    said_by(
+        "cmn",
+        "init",
+        f"llama threadpool init, n_threads = {options.threads if options.threads > 0 else os.cpu_count()}",
+    )
     slot = context if options.unified else context // options.parallel
     unified = str(options.unified).lower()
     said_by(

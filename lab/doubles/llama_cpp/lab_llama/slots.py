@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from lab_gpu import settings
@@ -95,7 +94,7 @@ class Slots:
             if not turn.done():
                 turn.set_result(None)
 
-    async def generate(self, words: list[str], timing: Timing) -> AsyncIterator[str]:
+    async def generate(self, words: list[str], timing: Timing) -> AsyncGenerator[str, None]:
         """The words one by one, in a slot."""
         async with self.slot() as (number, task):
             try:
@@ -179,11 +178,6 @@ class Slots:
                     f"llamacpp:{name} {value:g}",
                 ]
         return "\n".join(lines) + "\n"
-
-
-def identity() -> str:
-    """`id` of an answer."""
-    return f"chatcmpl-{secrets.token_hex(16)}"
 
 
 def _rate(count: int, seconds: float) -> float:
