@@ -29,4 +29,12 @@ mirrors = {
 docker = {"open_files": 16384}
 
 # The lab's images are small ones that stand for the publishers'.
-image_gib = {"vllm/vllm-openai": 0.2, "ollama/ollama": 0.2, "nginx": 0.1}
+image_gib = {
+    "vllm/vllm-openai": 0.2,
+    "ollama/ollama": 0.2,
+    "nginx": 0.1,
+    "ggml-org/llama.cpp": 0.2,
+    "ghcr.io/ggml-org/llama.cpp": 0.2,
+    "open-webui/open-webui": 0.2,
+    "ghcr.io/open-webui/open-webui": 0.2,
+}

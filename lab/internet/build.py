@@ -137,7 +137,7 @@ class Internet:
                 _text(table["images"]["nginx"]),
             ),
         ]
-        for name in ("vllm", "ollama"):
+        for name in self._doubles():
             # The doubles take files from one another's directories (the GPU accounting), so all of them are
             # inputs.
             parts.append(
@@ -160,7 +160,12 @@ class Internet:
                 self._registry,
                 (modules["registry"], *DOUBLES.glob("*/image.json")),
                 _text(*image_settings),
-                ("image-base", "image-nginx", "image-vllm", "image-ollama", *([VLLM] if real else [])),
+                (
+                    "image-base",
+                    "image-nginx",
+                    *(f"image-{name}" for name in self._doubles()),
+                    *([VLLM] if real else []),
+                ),
                 {"registry": "."},
             ),
             Part(
@@ -237,6 +242,10 @@ class Internet:
 
     def _driver(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         driver_packages.build_repositories(DOUBLES / "driver/root", folder, self.key)
+
+    def _doubles(self) -> list[str]:
+        """Names of the images that are doubles on top of the base."""
+        return [name for name, image in self.contents["images"].items() if "double" in image]
 
     def _base(self, folder: Path, _needed: Mapping[str, Path]) -> None:
         image = self.contents["images"]["base"]

@@ -148,6 +148,14 @@ def start_llama(host: Path, *arguments: str, **env: str) -> Double:
     return Double([sys.executable, "-m", "lab_llama.cli", *given], environment(host, **env), log, port)
 
 
+def start_webui(host: Path, **env: str) -> Double:
+    """Open WebUI with its data below the host's directory."""
+    port = free_port()
+    given = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(host / "data"), "LAB_WEBUI_START_SECONDS": "0.1"}
+    log = host / f"webui-{port}.log"
+    return Double([sys.executable, "-m", "lab_webui.server"], environment(host, **given, **env), log, port)
+
+
 def start_ollama(host: Path, **env: str) -> Double:
     """`ollama serve` with its own model directory below the host's."""
     port = free_port()
