@@ -9,12 +9,12 @@ versions = {
     # Further engines, for fleets that use them (docs/engines.md). Built on the hosts from images/transformers.
     "transformers": "stoker/transformers:5.19.0-1",
     # CUDA 12, with code for all cards from compute capability 5.0 on.
-    "llama-cpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b6123",
+    "llama-cpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b11312",
     # From Ampere on only (8.0).
     "sglang": "lmsysorg/sglang:v0.5.6-cu126",
     "tensorrt-llm": "nvcr.io/nvidia/tensorrt-llm/release:1.1.0",
     # A page for managing Ollama's models, where a stack has a `web_ui`.
-    "open_webui": "ghcr.io/open-webui/open-webui:v0.6.32",
+    "open_webui": "ghcr.io/open-webui/open-webui:v0.11.3",
     # Stable branch with the fixes of 1.30.6 and njs 1.0.1 or newer (CVE-2026-18329 in older njs).
     "nginx": "nginx:1.30.6-alpine",
     # 28.2 and later hand GPUs to containers by CDI, which a `systemctl daemon-reload` does not undo.

@@ -39,8 +39,7 @@ image_gib = {
     "pytorch/pytorch": 0.2,
     "python": 0.1,
     "stoker/fetch": 0.1,
-    "ggml-org/llama.cpp": 0.1,
-    "ghcr.io/ggml-org/llama.cpp": 0.1,
-    "ghcr.io/open-webui/open-webui": 0.1,
+    "docker.io/ggml-org/llama.cpp": 0.2,
+    "docker.io/open-webui/open-webui": 0.2,
     "stoker/transformers": 0.1,
 }

@@ -1,4 +1,4 @@
-"""The registry's images: a Python base, the doubles of vLLM and Ollama on top of it, and a real nginx."""
+"""The registry's images: a Python base, the doubles on top of it, and a real nginx."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_versions(packages: Sequence[Package], at_least: Mapping[str, str]) -> 
 
 
 def build_base(packages: Sequence[Package], folder: Path) -> None:
-    """The layer that both doubles share: Debian with Python, bash and util-linux."""
+    """The layer that all doubles share: Debian with Python, bash and util-linux."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
         root.chmod(0o755)

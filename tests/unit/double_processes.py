@@ -56,14 +56,19 @@ def make_host(directory: Path, *cards: str, driver: str = "580.173.02") -> Path:
 
 def environment(host: Path, **more: str) -> dict[str, str]:
     """Environment of a double's process on that host."""
-    packages = [DOUBLES / "vllm", DOUBLES / "vllm" / "probe", DOUBLES / "ollama", DOUBLES / "driver", DOUBLES / "serve"]
+    packages = [DOUBLES / "vllm", DOUBLES / "vllm" / "probe"]
+    packages += [DOUBLES / name for name in ("ollama", "llama_cpp", "open_webui", "driver", "serve")]
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "OLLAMA_", "VLLM_", "CUDA_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LAB_", "OLLAMA_", "VLLM_", "CUDA_", "LLAMA_", "WEBUI_"))
     }
     settings = {
         "LAB_GPU_DIR": str(host),
         "LAB_LOAD_SECONDS": "0.2",
         "LAB_OLLAMA_LOAD_SECONDS": "0.1",
+        "LAB_LLAMA_LOAD_SECONDS": "0.2",
+        "LAB_LLAMA_STOP_SECONDS": "0.5",
         "LAB_TOKEN_MS": "1",
     }
     paths = {"PYTHONPATH": os.pathsep.join(map(str, packages)), "LAB_GPU_LIB": str(DOUBLES / "driver")}
@@ -133,6 +138,22 @@ def start_vllm(host: Path, *arguments: str, port: int = 0, **env: str) -> Double
         given += ["--host", "127.0.0.1", "--port", str(port)]
     log = host / f"vllm-{port}-{time.monotonic_ns()}.log"
     return Double([sys.executable, "-m", "lab_vllm.cli", *given], environment(host, **env), log, port)
+
+
+def start_llama(host: Path, *arguments: str, **env: str) -> Double:
+    """`llama-server ARGUMENTS` with --host and --port added."""
+    port = free_port()
+    given = [*arguments, "--host", "127.0.0.1", "--port", str(port)]
+    log = host / f"llama-{port}.log"
+    return Double([sys.executable, "-m", "lab_llama.cli", *given], environment(host, **env), log, port)
+
+
+def start_webui(host: Path, **env: str) -> Double:
+    """Open WebUI with its data below the host's directory."""
+    port = free_port()
+    given = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(host / "data"), "LAB_WEBUI_START_SECONDS": "0.1"}
+    log = host / f"webui-{port}.log"
+    return Double([sys.executable, "-m", "lab_webui.server"], environment(host, **given, **env), log, port)
 
 
 def start_ollama(host: Path, **env: str) -> Double:

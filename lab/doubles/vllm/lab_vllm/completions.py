@@ -12,11 +12,12 @@ from typing import Any
 
 from lab_gpu import settings
 from lab_serve.http import HttpRequest, HttpResponse, json_response
+from lab_serve.replies import reply, stop_at
 from lab_serve.tokens import tokenize
 
 from lab_vllm.engine_config import EngineConfig
 from lab_vllm.errors import ApiError, bad_request, engine_dead
-from lab_vllm.generation import EngineDeadError, Request, Scheduler, reply
+from lab_vllm.generation import EngineDeadError, Request, Scheduler
 from lab_vllm.requests import chat_text, check_fields, check_length, check_sampling, output_limit, value_error
 
 
@@ -73,7 +74,7 @@ class Completions:
                 exact=bool(body.get("ignore_eos") or body.get("min_tokens")),
                 response_format=body.get("response_format"),
             )
-            words, reason = _stop_at(words, reason, body.get("stop"))
+            words, reason = stop_at(words, reason, body.get("stop"))
             for _ in range(count):
                 sequences.append((Request(tokens, limit or room), words, reason))
         form.prompt_tokens = sum(request.prompt_tokens for request, _, _ in sequences[::count])
@@ -241,15 +242,3 @@ class Text(Form):
 
 def _event(content: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _stop_at(words: list[str], reason: str, stop: Any) -> tuple[list[str], str]:
-    stops = [stop] if isinstance(stop, str) else [item for item in stop or [] if isinstance(item, str)]
-    text = ""
-    for position, word in enumerate(words):
-        text += word
-        if any(item and item in text for item in stops):
-            cut = min(text.find(item) for item in stops if item in text)
-            before = text[: len(text) - len(word)]
-            return [*words[:position], text[len(before) : cut] if cut > len(before) else ""], "stop"
-    return words, reason
