@@ -249,6 +249,8 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
                     f"use {', '.join(other.name for other in fleet.hosts)}",
                     stack.gateway.container,
                 )
+            elif pool.external:
+                yield from _external_problems(fleet, host, stack.gateway, pool, origin("stacks"))
             elif not fleet.members(pool.model, pool.hosts):
                 yield Problem(
                     origin("stacks"),
@@ -281,6 +283,32 @@ def _member_problems(fleet: Fleet, pool: Pool, where: str, container: str) -> It
         yield Problem(
             where, f"{field}.kind", repr(pool.kind), f"{title} does not serve this kind", "change the engine", container
         )
+
+
+def _external_problems(fleet: Fleet, host: Host, gateway: Gateway, pool: Pool, where: str) -> Iterator[Problem]:
+    field = f"gateway.pools[{pool.name!r}]"
+    instances = [instance.name for _, instance in fleet.members(pool.model)]
+    if instances:
+        yield Problem(
+            where,
+            f"{field}.model",
+            repr(pool.model),
+            f"{', '.join(instances)} of this fleet serve this model, and the pool is external",
+            "give the external pool's model another name, or remove `external`",
+            gateway.container,
+        )
+    for other in gateway.pools:
+        model = host.settings.models.get(other.model)
+        taken = set(pool.names) & set(model.aliases) if isinstance(model, FilesModel) and other is not pool else set()
+        if taken:
+            yield Problem(
+                where,
+                f"{field}.model",
+                repr(pool.model),
+                f"{', '.join(sorted(taken))} is an alias of {other.model}, which the pool {other.name} serves",
+                "give each name once",
+                gateway.container,
+            )
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
