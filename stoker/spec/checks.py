@@ -28,6 +28,14 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
     def problem(field: str, value: object, reason: str, remedy: str, instance: str = "") -> Problem:
         return Problem(where, field, repr(value), reason, remedy, instance)
 
+    if host.gpus is None and any(instance.gpus for _, instance in host.instances()):
+        yield Problem(
+            origin("gpus"),
+            "gpus",
+            "",
+            f"{host.name} has none, and there is no default",
+            f"add 'gpus', or take {host.name} out of the inventory",
+        )
     yield from _duplicates(host, problem)
     for stack in host.stacks:
         yield from _web_ui_problems(host, stack, problem)
@@ -84,7 +92,8 @@ def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Pr
     if needs and not gpus:
         remedy = 'write the cards of the host that it uses, for instance "gpus": [0]'
         yield problem("gpus", gpus, "it names no card", remedy, instance.name)
-    for gpu in gpus:
+    for gpu in gpus if host.gpus else ():
+        assert host.gpus is not None
         if isinstance(gpu, int) and not 0 <= gpu < host.gpus.count:
             yield problem(
                 "gpus",

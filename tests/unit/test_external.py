@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from support.fleet import Data, make_fleet
-from support.states import NOW, converged, file_state, steps
+from support.states import NOW, bare, converged, file_state, steps
 
 from stoker.endpoints.endpoint import find
 from stoker.facts.state import FileState, HostState
@@ -232,3 +232,28 @@ def test_it_is_no_member_to_drain(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert drain.drain(None, (), ["embed@api.openai.com"]) == drain.NOT_STARTED  # type: ignore[arg-type]
     assert "is no instance and cannot be drained" in capsys.readouterr().err
     assert not [task for task in drain.tasks(fleet, ["vllm_qwen_gpu2"]) if task.gateway.container == "proxy_nginx"]
+
+
+def bare_rack() -> tuple[Fleet, Host]:
+    """The second host has no card and a gateway alone."""
+
+    def change(data: Data) -> None:
+        del data["embedding"]["gpus"]
+        data["embedding"]["stacks"] = [proxy(CHAT)]
+
+    fleet = make_fleet(change)
+    return fleet, fleet.host("192.168.31.65")
+
+
+def test_a_host_without_cards_gets_nothing_of_nvidia() -> None:
+    fleet, host = bare_rack()
+    found = replace(bare(host), gpu_error="nvidia-smi: command not found", driver="", packages={}, units={})
+    assert not [one for one in findings(host, found, NOW) if one.severity == "refuse"]
+    actions = [str(action) for chapter in steps(fleet, host, found).values() for action in chapter]
+    assert actions
+    assert not [words for words in actions if "nvidia" in words.lower() or "driver" in words or "GPU" in words]
+
+
+def test_instances_need_cards() -> None:
+    with pytest.raises(SpecError, match="add 'gpus'"):
+        make_fleet(lambda data: data["embedding"].pop("gpus"))
