@@ -17,6 +17,7 @@ models.files()
 
 firewall.engine_ports()
 gateway.first_certificates()
+gateway.keys_of_services()
 stacks.files()
 stacks.containers()
 models.ollama_library()

@@ -66,8 +66,9 @@ def check_description(inventory: Inventory = Path("inventory.py"), group_data: G
         print(error, file=sys.stderr)
         raise typer.Exit(3) from None
     for host in fleet.hosts:
-        names = ", ".join(instance.name for _, instance in host.instances())
-        print(f"{host.name}: {names}")
+        # A stack without instances is its gateway.
+        names = [name for stack in host.stacks for name in [one.name for one in stack.instances] or stack.containers]
+        print(f"{host.name}: {', '.join(names)}")
 
 
 @app.command(

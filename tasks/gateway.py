@@ -1,10 +1,12 @@
 """The entry points run the configuration that stands on the disk, with a certificate where they speak HTTPS."""
 
+import os
+
 from pyinfra import host
 
 from stoker.operations.converge import converge
 from stoker.run.session import session
-from stoker.steps import acme, gateway
+from stoker.steps import acme, gateway, service_keys
 
 
 def configuration() -> None:
@@ -29,6 +31,16 @@ def first_certificates() -> None:
         name="First certificates",
         run=run,
         step=lambda state: [action for stack in described.stacks for action in acme.placeholders(stack, state)],
+    )
+
+
+def keys_of_services() -> None:
+    run = session()
+    described = run.fleet.host(host.name)
+    converge(
+        name="Keys of services",
+        run=run,
+        step=lambda state: [] if run.only else service_keys.actions(described, state, os.environ),
     )
 
 

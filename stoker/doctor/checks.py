@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Result:
 
 def examine(look: LiveLook) -> list[Result]:
     """Everything about a host that answered."""
-    said = findings(look.host, settled(look.state), look.now, cards=look.cards)
+    said = findings(look.host, settled(look.state), look.now, cards=look.cards, environment=os.environ)
     if look.state.uid < 0:
         return [Result(look.host.name, one.check or CONNECTION, "unknown", one.reason, one.remedy) for one in said]
     found = [Result(look.host.name, CONNECTION, "ok", "", "")]

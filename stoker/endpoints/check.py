@@ -8,7 +8,7 @@ from stoker.endpoints.endpoint import Endpoint, Endpoints
 from stoker.endpoints.inside import Container
 from stoker.smoke import answers, curl, texts
 from stoker.smoke.check import Check, CheckFailed, Trace
-from stoker.smoke.checks_instance import chat_body, embeddings_body
+from stoker.smoke.checks_instance import chat_body, embeddings_body, plain_chat_body
 from stoker.smoke.plan import REQUEST_SECONDS
 
 #: Where the requests come from, if from no container.
@@ -50,15 +50,15 @@ def _of(endpoint: Endpoint, found: Endpoints, container: Container | None, place
 
 def _request(endpoint: Endpoint, seconds: int) -> curl.Request:
     if endpoint.kind == "chat":
-        body = chat_body(endpoint.model, texts.SHORT_QUESTION)
+        body = plain_chat_body(endpoint.model) if endpoint.foreign else chat_body(endpoint.model, texts.SHORT_QUESTION)
         return curl.Request(f"{endpoint.base_url}/chat/completions", body, endpoint.key, seconds)
     return curl.Request(f"{endpoint.base_url}/embeddings", embeddings_body(endpoint.model), endpoint.key, seconds)
 
 
 def _evaluate(endpoint: Endpoint, answer: curl.Answer) -> str:
     if endpoint.kind == "chat":
-        return answers.chat(answer, endpoint.model)
-    first, _ = answers.embeddings(answer, endpoint.model, 2, endpoint.dimensions)
+        return answers.chat(answer, endpoint.model, endpoint.foreign)
+    first, _ = answers.embeddings(answer, endpoint.model, 2, endpoint.dimensions, endpoint.foreign)
     return f"{len(first)} finite values"
 
 

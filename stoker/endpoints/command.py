@@ -83,6 +83,10 @@ def _neighbour(described: Description, found: Endpoints) -> str:
     """``NAME@HOST`` of the first engine in the network."""
     (host,) = [host for host in described.fleet.hosts if host.name == found.host]
     names = [instance.name for stack, instance in host.instances() if f"{stack.project}_default" == found.network]
+    if not names:
+        raise NoEndpoints(
+            f"No engine is in the network {found.network}: name a container there with --from-container NAME@HOST."
+        )
     return f"{names[0]}@{host.name}"
 
 

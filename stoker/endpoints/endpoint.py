@@ -37,6 +37,8 @@ class Endpoint:
     default: bool = False
     #: Length of the vectors where the description says it.
     dimensions: int | None = None
+    #: A service elsewhere answers, with names of its own.
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def find(fleet: Fleet, *, containers: bool = False, gateway: str = "") -> Endpoi
     place = _Place(fleet, main, containers)
     found = _named([*place.of_gateways(), *place.of_instances()])
     if not found:
-        raise NoEndpoints("The description has no instance: there is nothing to reach.")
+        raise NoEndpoints("The description has no instance and no gateway: there is nothing to reach.")
     return Endpoints(
         endpoints=tuple(found),
         unified_url=place.root(main) if main else None,
@@ -130,7 +132,8 @@ class _Place:
             base_url=f"{self.root(entrance)}{prefix}/v1",
             key=(entrance.key or Key(GATEWAY_KEY, "")) if entrance.gateway.keys else None,
             default=pool.default and entrance is self.main,
-            dimensions=_dimensions(entrance.host, pool.model),
+            dimensions=pool.external.dimensions if pool.external else _dimensions(entrance.host, pool.model),
+            foreign=pool.external is not None,
         )
 
     def _of_instance(self, member: Member) -> str:
@@ -198,6 +201,8 @@ def _notes(fleet: Fleet, main: Entrance | None, place: _Place, found: list[Endpo
             f"{main.gateway.container} admits none of the addresses that Docker usually gives to containers: add the subnet of "
             "the network to allowed_networks, or the answer is 403."
         )
+    for pool, external in main.gateway.externals if main else ():
+        yield f"{pool.model} is answered by {external.host}: what is sent there leaves this fleet."
     of_gateways = {pool.model for entrance in entrances(fleet) for pool in entrance.gateway.pools}
     for endpoint in found:
         instances = fleet.members(endpoint.model)

@@ -36,6 +36,7 @@ def converge(run: Session, step: Step, needs_gpus: bool = True, reloads: bool = 
         host.noop("refused by the preflight")  # it may have no GPUs to reckon with; the barrier ends the run
         return
     found = current(host, run.fleet)
+    needs_gpus = needs_gpus and run.fleet.host(host.name).gpus is not None
     if needs_gpus and driver.awaited(run.fleet.host(host.name), found):
         run.unseen.add(host.name)
         host.noop("waits for the driver")

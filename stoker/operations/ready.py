@@ -38,9 +38,10 @@ def ready(run: Session, host_name: str) -> Generator[Any, None, None]:
     if driver.awaited(described, found):
         host.noop("waits for the driver")
         return
-    if not lost(found, needs_gpus=True) and state.is_executing and host_name in run.reloaded:
+    needs_gpus = described.gpus is not None
+    if not lost(found, needs_gpus) and state.is_executing and host_name in run.reloaded:
         found = _bring_back_gpus(described, found, run)
-    gone = lost(found, needs_gpus=True)
+    gone = lost(found, needs_gpus)
     if gone:
         yield FunctionCommand(_gone, (gone,), {})
         return

@@ -16,7 +16,8 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
     mirrors, proxy = host.settings.mirrors, host.settings.proxy
     urls: list[str] = []
     if sources.actions(host, state):
-        urls += [mirrors.container_toolkit, *([mirrors.docker] if host.settings.docker.source == "docker-ce" else [])]
+        urls += [mirrors.container_toolkit] if host.gpus else []
+        urls += [mirrors.docker] if host.settings.docker.source == "docker-ce" else []
         urls += [mirrors.cuda] if driver.release(host, state) else []
     built = build.lacking(host, state)
     pulled = [image for image in host.images() if not own_name(image)] + [build.base(image) for image in built]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stoker.facts.state import HostState
@@ -21,6 +21,8 @@ class Look:
     now: int
     #: What is known of the models; None: nobody looked, and the checks that rest on it say nothing.
     cards: Cards | None = None
+    #: This machine's, for secrets that a deploy brings to the host.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reason(NamedTuple):

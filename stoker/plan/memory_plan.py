@@ -111,6 +111,8 @@ def _gpus(host: Host, state: HostState | None) -> dict[GpuName, _Gpu]:
             name: _Gpu(gpu.uuid, f"GPU {gpu.index}", gpu.name, round(gpu.memory_mib * _MIB * VISIBLE), True)
             for name, gpu in by_name(state).items()
         }
+    if host.gpus is None:
+        return {}
     total = round(host.gpus.memory_gib * 1024 * _MIB * VISIBLE)
     names = {name for _, instance in host.instances() for name in instance.gpus}
     return {name: _Gpu(name, label(name), host.gpus.card, total, False) for name in names}

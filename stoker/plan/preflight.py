@@ -25,6 +25,7 @@ from stoker.plan.checks import (
     local_models,
     packaging,
     ports,
+    services,
     system,
 )
 from stoker.plan.finding import Finding
@@ -50,6 +51,7 @@ CHECKS: Mapping[str, Check] = {
     "ports": ports.check,
     "firewall": firewall.check,
     "certificate": certificate.check,
+    "services": services.check,
     "containers": containers.check,
     HAND_MADE: handmade.check,
     "embeddings": embeddings.check,
@@ -63,6 +65,7 @@ def findings(
     state: HostState,
     now: int,
     cards: Cards | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Everything that speaks against deploying to a host, or that a person should know before. See `Look` for what is given."""
     if state.uid < 0:  # pyinfra turns a connection that is lost while a fact is gathered into an empty state
@@ -75,7 +78,7 @@ def findings(
                 check="connection",
             )
         ]
-    look = Look(host, state, now, cards)
+    look = Look(host, state, now, cards, environment or {})
     return [
         Finding(host.name, reason.reason, reason.remedy, reason.anchor, reason.severity, name, reason.instance)
         for name, check in CHECKS.items()

@@ -11,7 +11,8 @@ import yaml
 
 from stoker.engine.engine import Place
 from stoker.engine.registry import engine_of
-from stoker.facts.paths import HOST_GATEWAYS
+from stoker.facts.paths import HOST_GATEWAYS, HOST_SERVICE_KEYS
+from stoker.render import gateway_external
 from stoker.render.environment import TEMPLATES, render
 from stoker.render.gateway import CONFIG_DIRECTORY, STATE_DIRECTORY
 from stoker.render.gateway_protection import tls_volume
@@ -168,6 +169,11 @@ def _web_ui(host: Host, stack: Stack, web_ui: WebUi) -> Service:
     )
 
 
+def external_volumes(gateway: Gateway) -> list[str]:
+    """What a gateway's container sees of the host because of services elsewhere: their keys, and whom the host trusts."""
+    return gateway_external.volumes(gateway, f"{HOST_SERVICE_KEYS}/{gateway.container}")
+
+
 def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
     return Service(
         name=gateway.service,
@@ -183,6 +189,7 @@ def _gateway(host: Host, stack: Stack, gateway: Gateway) -> Service:
             f"{stack_directory(host, stack)}/gateway:{CONFIG_DIRECTORY}:ro",
             f"{HOST_GATEWAYS}/{gateway.container}:{STATE_DIRECTORY}:ro",
             *([tls_volume(gateway.tls)] if gateway.tls else []),
+            *external_volumes(gateway),
         ),
         environment={},
         healthcheck=(),

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from stoker.engine.registry import engine_of
 from stoker.render import gateway_admin as admin
 from stoker.render.environment import TEMPLATES, render
+from stoker.render.gateway_external import (
+    KEYS_DIRECTORY,
+    RETRY_SECONDS,
+    SERVICE_SLACK_SECONDS,
+    TRUST_DIRECTORY,
+    services,
+)
 from stoker.render.gateway_protection import TLS_DIRECTORY, distinct, limit_classes, listens_on_ipv6, networks
-from stoker.render.gateway_routes import Backend, Member, Route, model_names, routes_of
-from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, Gateway
+from stoker.render.gateway_routes import EXTERNAL, Backend, Member, Route, model_names, routes_of
+from stoker.spec.gateway import KEYS_SCRIPT, SCRIPTS, SERVICE_SCRIPT, Gateway
 from stoker.spec.tls import ACME_PORT
 
 __all__ = [
@@ -122,11 +129,18 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
     limits = gateway.limits
     members = _numbered(backends)
     admin_calls = admin.calls(members) if gateway.has_admins else []
+    external = services(members, {backend.pool.name: backend.pool for backend in backends})
     configuration = render(
         "gateway/nginx.conf.j2",
         gateway=gateway,
         limits=limits,
         members=members,
+        instances=[member for member in members if member.engine != EXTERNAL],
+        services=external,
+        keys_directory=KEYS_DIRECTORY,
+        trust_directory=TRUST_DIRECTORY,
+        service_slack_seconds=SERVICE_SLACK_SECONDS,
+        inside_address=INSIDE_ADDRESS,
         zones={
             "members": f"{_zone_kib(_STATE_KIB * len(members))}k",
             "metrics": f"{_zone_kib(_METRICS_KIB * len(members))}k",
@@ -152,6 +166,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
         ipv6=listens_on_ipv6(gateway),
         limit_classes=limit_classes(gateway),
     )
+    names = [*SCRIPTS, *([SERVICE_SCRIPT] if external else [])]
     scripts = {
         name: render(
             f"gateway/{name}.j2",
@@ -161,6 +176,11 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
                 for backend in backends
             ),
             names=json.dumps([member.name for member in members], indent=4),
+            external=json.dumps([service.number for service in external]),
+            services=_pairs(
+                (service.number, {"target": service.url, "retries": service.retries}) for service in external
+            ),
+            service_seconds=RETRY_SECONDS,
             models=_pairs(model_names(backends).items()),
             routes=_pairs((route.path, _route_data(route, backends)) for route in routes),
             parsed_limit=limits.parsed_body_mib * 1024 * 1024,
@@ -173,7 +193,7 @@ def _files(gateway: Gateway, backends: Sequence[Backend], directory: str, identi
             first_byte_bounds=json.dumps(FIRST_BYTE_BOUNDS),
             duration_bounds=json.dumps(DURATION_BOUNDS),
         )
-        for name in SCRIPTS
+        for name in names
     }
     if gateway.keys:
         scripts[KEYS_SCRIPT] = (TEMPLATES / "gateway" / KEYS_SCRIPT).read_text(encoding="utf-8")
@@ -199,7 +219,7 @@ def _proof(backend: Backend) -> _Proof:
     if backend.pool.kind == "embeddings":
         return _Proof("/v1/embeddings", _nginx_string(json.dumps({"model": backend.pool.model, "input": texts})))
     path, body = "/v1/completions", {"model": backend.pool.model, "prompt": texts, "max_tokens": 1}
-    if not engine_of(backend.engine).takes_many_prompts:
+    if backend.pool.external or not engine_of(backend.engine).takes_many_prompts:
         body["prompt"] = texts[0]
     return _Proof(path, _nginx_string(json.dumps(body)))
 
@@ -228,7 +248,7 @@ def _numbered(backends: Sequence[Backend]) -> list[_Numbered]:
             backend.pool.name,
             backend.pool.model,
             backend.engine,
-            engine_of(backend.engine).health_path,
+            "" if backend.pool.external else engine_of(backend.engine).health_path,
             _proof(backend),
         )
         for number, (backend, member) in enumerate(pairs)
@@ -265,6 +285,7 @@ def _pool_data(backend: Backend) -> dict[str, object]:
         "engine": backend.engine,
         "prefix": pool.prefix,
         "affinity": pool.affinity,
+        **({"external": pool.external.model} if pool.external else {}),
     }
 
 
@@ -281,7 +302,7 @@ def _route_data(route: Route, backends: Sequence[Backend]) -> dict[str, object]:
     }
 
 
-def _pairs(items: Iterable[tuple[str, object]]) -> str:
+def _pairs(items: Iterable[tuple[object, object]]) -> str:
     """JavaScript for ``new Map(...)``: one pair a line. A Map has no inherited names, as an object would."""
     lines = [f"    {json.dumps(list(pair))},\n" for pair in items]
     return "[\n" + "".join(lines) + "]"

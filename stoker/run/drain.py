@@ -19,6 +19,7 @@ from stoker.description import CannotStart, read
 from stoker.facts.paths import HOST_GATEWAYS
 from stoker.operate.contact import Contact
 from stoker.render.gateway import INSIDE_ADDRESS
+from stoker.render.gateway_external import service_name
 from stoker.smoke.ssh import AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
@@ -84,6 +85,14 @@ def drain(
         return NOT_STARTED
     known = list(dict.fromkeys(_names(described.fleet)))
     unknown = [name for name in instances if name not in known]
+    outside = [name for name in unknown if name in _services(described.fleet)]
+    if outside:
+        print(
+            f"{' and '.join(outside)}: a service elsewhere is no instance and cannot be drained; take its pool out of the "
+            "gateway in group_data and deploy.",
+            file=sys.stderr,
+        )
+        return NOT_STARTED
     if unknown:
         print(f"No host has an instance {' or '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
         return NOT_STARTED
@@ -236,6 +245,12 @@ def _left(member: MemberState, back: bool) -> str:
             f"{member.name} is drained, {member.in_flight} request{'s' if member.in_flight > 1 else ''} still in flight"
         )
     return ""
+
+
+def _services(fleet: Fleet) -> set[str]:
+    """Every way to name a service elsewhere: its pool, and what gateways call it."""
+    pairs = [pair for host in fleet.hosts for stack in host.stacks if stack.gateway for pair in stack.gateway.externals]
+    return {name for pool, external in pairs for name in (pool.name, service_name(pool, external))}
 
 
 def _names(fleet: Fleet) -> Iterator[str]:

@@ -49,14 +49,15 @@ def models(answer: Answer, wanted: Collection[str]) -> str:
     return ", ".join(found)
 
 
-def chat(answer: Answer, model: str) -> str:
-    """A chat completion from the model asked for, with words in it."""
+def chat(answer: Answer, model: str, foreign: bool = False) -> str:
+    """A chat completion from the model asked for, with words in it. ``foreign``: of a service that has names of its own."""
     body = json_of(answer, f"an answer of {model}")
     try:
         content = body["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         raise CheckFailed("choices[0].message.content", answer.excerpt(), _LOGS) from None
-    same_model(body, model)
+    if not foreign:
+        same_model(body, model)
     return words(content)
 
 
@@ -87,10 +88,16 @@ def words(content: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def embeddings(answer: Answer, model: str, count: int, dimensions: int | None) -> list[list[float]]:
-    """The vectors of an OpenAI-style answer, each checked. ``dimensions`` None: any length, the same for all."""
+def embeddings(
+    answer: Answer, model: str, count: int, dimensions: int | None, foreign: bool = False
+) -> list[list[float]]:
+    """The vectors of an OpenAI-style answer, each checked. ``dimensions`` None: any length, the same for all.
+
+    ``foreign``: of a service that has names of its own for the model.
+    """
     body = json_of(answer, f"{count} embedding{'s' if count > 1 else ''}")
-    same_model(body, model)
+    if not foreign:
+        same_model(body, model)
     try:
         vectors = [entry["embedding"] for entry in sorted(body["data"], key=lambda entry: int(entry.get("index", 0)))]
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -187,6 +194,8 @@ def _remedy(answer: Answer) -> str:
             "write this machine's network in the gateway's allowed_networks; `client` in its log is the address that it saw. Is that one of Docker's "
             "(172.17.0.1, 172.18.0.1 ...), then Docker's rules were flushed on its host: systemctl restart docker there"
         )
+    if "service_key_refused" in answer.body:
+        return "give the gateway the service's present key: export the variable that `external` names, and deploy"
     if answer.status in (401, 403):
         return "the service wants a key that the description does not give"
     if answer.status == 404:

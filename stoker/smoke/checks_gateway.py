@@ -16,10 +16,12 @@ from stoker.smoke.checks_instance import (
     chat_body,
     embeddings_body,
     long_texts,
+    plain_chat_body,
     two_texts,
 )
 from stoker.smoke.pinned import CA_VARIABLE
 from stoker.smoke.target import GATEWAY_KEY, Entrance, Member
+from stoker.spec.external import External
 from stoker.spec.fleet import Fleet
 from stoker.spec.gateway import Pool
 
@@ -36,10 +38,15 @@ def checks(fleet: Fleet, entrance: Entrance, witness: HostWitness, seconds: int)
         yield Check("key", entrance.host.name, entrance.gateway.container, _no_key, gateway=_id(entrance))
         return
     names = [pool.model for pool in pools]
-    key = next((member.key for pool in pools for member in entrance.members(fleet, pool) if member.key), None)
+    key = entrance.key or next(
+        (member.key for pool in pools for member in entrance.members(fleet, pool) if member.key), None
+    )
     request = _request(entrance, "/v1/models", seconds, key)
     yield _check(entrance, "/v1/models", request, lambda answer: answers.models(answer, names))
     for pool in pools:
+        if pool.external:
+            yield from _service(entrance, pool, pool.external, seconds)
+            continue
         members = entrance.members(fleet, pool)
         yield from _routes(entrance, pool, members[0], seconds)
         if pool.kind == "chat":
@@ -68,6 +75,21 @@ def _routes(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Ite
         if prefix is not None:
             request = _request(entrance, prefix + path, seconds, member.key, body)
             yield _check(entrance, f"{prefix}{path} {pool.model}", request, evaluate)
+
+
+def _service(entrance: Entrance, pool: Pool, external: External, seconds: int) -> Iterator[Check]:
+    """One small request: it is somebody else's service, and each costs."""
+    path = CHAT_PATH if pool.kind == "chat" else EMBEDDINGS_PATH
+    body = plain_chat_body(pool.model) if pool.kind == "chat" else embeddings_body(pool.model)
+
+    def evaluate(answer: curl.Answer) -> str:
+        if pool.kind == "chat":
+            return answers.chat(answer, pool.model, foreign=True)
+        first, _ = answers.embeddings(answer, pool.model, 2, external.dimensions, foreign=True)
+        return f"{len(first)} finite values"
+
+    request = _request(entrance, path, seconds, entrance.key, body)
+    yield _check(entrance, f"{path} {pool.model} by {external.host}", request, evaluate)
 
 
 def _stream(entrance: Entrance, pool: Pool, member: Member, seconds: int) -> Check:

@@ -71,6 +71,11 @@ def chat_body(model: str, question: str, tokens: int = 24, stream: bool = False)
     return {**body, "stream": True} if stream else body
 
 
+def plain_chat_body(model: str) -> dict[str, object]:
+    """Without `max_tokens` and `temperature`, which some of OpenAI's own models refuse."""
+    return {"model": model, "messages": [{"role": "user", "content": texts.SHORT_QUESTION}]}
+
+
 def embeddings_body(model: str) -> dict[str, object]:
     return {"model": model, "input": list(texts.PAIR)}
 

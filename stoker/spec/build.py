@@ -87,12 +87,12 @@ def _build_host(raw: RawHost) -> tuple[Host | None, list[Problem]]:
     except ValidationError as error:
         problems += [_of_host(raw, problem) for problem in explain.explain(error, raw.origin, host_data)]
         description = salvage.host_description(host_data, error)
+    host = None
+    if description is not None:
+        host = Host(raw.name, description.address or raw.name, description.gpus, description.stacks, settings)
+        problems += host_problems(host, raw.origin, unknown)
     # A name that is misspelt is missing too; saying so once is enough.
-    problems = [problem for problem in problems if problem.field not in misspelt or problem.value]
-    if description is None:
-        return None, problems
-    host = Host(raw.name, description.address or raw.name, description.gpus, description.stacks, settings)
-    return host, problems + list(host_problems(host, raw.origin, unknown))
+    return host, [problem for problem in problems if problem.field not in misspelt or problem.value]
 
 
 def _of_host(raw: RawHost, problem: Problem) -> Problem:

@@ -28,6 +28,14 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
     def problem(field: str, value: object, reason: str, remedy: str, instance: str = "") -> Problem:
         return Problem(where, field, repr(value), reason, remedy, instance)
 
+    if host.gpus is None and any(instance.gpus for _, instance in host.instances()):
+        yield Problem(
+            origin("gpus"),
+            "gpus",
+            "",
+            f"{host.name} has none, and there is no default",
+            f"add 'gpus', or take {host.name} out of the inventory",
+        )
     yield from _duplicates(host, problem)
     for stack in host.stacks:
         yield from _web_ui_problems(host, stack, problem)
@@ -84,7 +92,8 @@ def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Pr
     if needs and not gpus:
         remedy = 'write the cards of the host that it uses, for instance "gpus": [0]'
         yield problem("gpus", gpus, "it names no card", remedy, instance.name)
-    for gpu in gpus:
+    for gpu in gpus if host.gpus else ():
+        assert host.gpus is not None
         if isinstance(gpu, int) and not 0 <= gpu < host.gpus.count:
             yield problem(
                 "gpus",
@@ -249,6 +258,8 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
                     f"use {', '.join(other.name for other in fleet.hosts)}",
                     stack.gateway.container,
                 )
+            elif pool.external:
+                yield from _external_problems(fleet, host, stack.gateway, pool, origin("stacks"))
             elif not fleet.members(pool.model, pool.hosts):
                 yield Problem(
                     origin("stacks"),
@@ -281,6 +292,32 @@ def _member_problems(fleet: Fleet, pool: Pool, where: str, container: str) -> It
         yield Problem(
             where, f"{field}.kind", repr(pool.kind), f"{title} does not serve this kind", "change the engine", container
         )
+
+
+def _external_problems(fleet: Fleet, host: Host, gateway: Gateway, pool: Pool, where: str) -> Iterator[Problem]:
+    field = f"gateway.pools[{pool.name!r}]"
+    instances = [instance.name for _, instance in fleet.members(pool.model)]
+    if instances:
+        yield Problem(
+            where,
+            f"{field}.model",
+            repr(pool.model),
+            f"{', '.join(instances)} of this fleet serve this model, and the pool is external",
+            "give the external pool's model another name, or remove `external`",
+            gateway.container,
+        )
+    for other in gateway.pools:
+        model = host.settings.models.get(other.model)
+        taken = set(pool.names) & set(model.aliases) if isinstance(model, FilesModel) and other is not pool else set()
+        if taken:
+            yield Problem(
+                where,
+                f"{field}.model",
+                repr(pool.model),
+                f"{', '.join(sorted(taken))} is an alias of {other.model}, which the pool {other.name} serves",
+                "give each name once",
+                gateway.container,
+            )
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:

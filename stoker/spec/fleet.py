@@ -17,7 +17,8 @@ from stoker.spec.stack import GpuHardware, Stack
 class HostDescription(Spec):
     """What group_data says of one host, beside the site's settings."""
 
-    gpus: GpuHardware
+    #: None: it has no cards, or none of Stoker's concern: it runs gateways, or engines on its processors.
+    gpus: GpuHardware | None = None
     stacks: tuple[Stack, ...]
     #: Where other hosts' gateways reach this one; its inventory name when not given.
     address: str | None = None
@@ -34,7 +35,7 @@ class Host:
 
     name: str
     address: str
-    gpus: GpuHardware
+    gpus: GpuHardware | None
     stacks: tuple[Stack, ...]
     settings: Settings
 

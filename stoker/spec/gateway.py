@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from stoker.spec.base import ContainerName, FileName, ModelName, Network, Port, ServiceName, Spec
+from stoker.spec.external import External
 from stoker.spec.gateway_access import ClientLimits, Key, key_problems, outside
 from stoker.spec.tls import ACME_PORT, Tls
 
@@ -22,13 +23,15 @@ RESERVED_PREFIXES = frozenset({"/v1", "/api", "/admin", "/health", "/ready", "/s
 SCRIPTS = ("router.js", "members.js", "health.js", "metrics.js")
 #: The script that knows the keys, only where there are any.
 KEYS_SCRIPT = "keys.js"
+#: The script that judges what services elsewhere answer, only where there are any.
+SERVICE_SCRIPT = "service.js"
 
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^/[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class Pool(Spec):
-    """All instances of one model, balanced over as one."""
+    """All instances of one model, balanced over as one; or a service elsewhere."""
 
     name: PoolName
     #: The name under which the instances serve the model; requests name it in the body's ``model``.
@@ -43,6 +46,8 @@ class Pool(Spec):
     #: ``prefix``: the same conversation goes to the member that has its beginning in the cache already, unless that one has much
     #: more to do than the others. For chat pools.
     affinity: Literal["prefix"] | None = None
+    #: Not instances of the fleet, but a service elsewhere.
+    external: External | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -61,6 +66,22 @@ class Pool(Spec):
         if self.affinity and self.kind != "chat":
             raise ValueError(f"affinity is for conversations, and the pool {self.name} has none; remove it")
         return self
+
+    @model_validator(mode="after")
+    def _one_service(self) -> Pool:
+        if self.external is None:
+            return self
+        for field in ("hosts", "affinity"):
+            if getattr(self, field):
+                raise ValueError(f"{field} is for pools of instances, and the pool {self.name} is external; remove it")
+        if self.external.dimensions and self.kind != "embeddings":
+            raise ValueError(f"dimensions are of embeddings, and the pool {self.name} has none; remove it")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Under which clients may ask for it, as far as the pool itself says."""
+        return (self.model, *(self.external.aliases if self.external else ()))
 
 
 class Limits(Spec):
@@ -116,7 +137,7 @@ class Gateway(Spec):
     @field_validator("config_file")
     @classmethod
     def _not_a_script(cls, name: str) -> str:
-        if name in (*SCRIPTS, KEYS_SCRIPT):
+        if name in (*SCRIPTS, KEYS_SCRIPT, SERVICE_SCRIPT):
             raise ValueError(f"{name} is the name of the gateway's own script; choose another, for instance nginx.conf")
         return name
 
@@ -127,6 +148,11 @@ class Gateway(Spec):
         if problems:
             raise ValueError("; ".join(problems))
         return keys
+
+    @property
+    def externals(self) -> list[tuple[Pool, External]]:
+        """The pools that services elsewhere serve."""
+        return [(pool, pool.external) for pool in self.pools if pool.external]
 
     @property
     def has_admins(self) -> bool:
@@ -195,7 +221,8 @@ def _clashes(pools: Iterable[Pool]) -> Iterator[str]:
     users: dict[tuple[str, str], list[str]] = defaultdict(list)
     for pool in pools:
         users["name", pool.name].append(pool.name)
-        users["model", without_latest(pool.model)].append(pool.name)
+        for name in pool.names:
+            users["model", without_latest(name)].append(pool.name)
         if pool.prefix:
             users["prefix", pool.prefix].append(pool.name)
     for (field, value), names in users.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stoker.spec.base import AbsolutePath, FileName, ProjectName, Spec
 from stoker.spec.gateway import Gateway
@@ -11,13 +11,13 @@ from stoker.spec.web_ui import WebUi
 
 
 class Stack(Spec):
-    """Instances that share a Compose project and a model directory, and perhaps a gateway in front."""
+    """Instances that share a Compose project and a model directory, and perhaps a gateway in front; or a gateway alone."""
 
     project: ProjectName
     compose_file: FileName
-    #: On the host. vLLM sees it read-only as /model_data, Ollama as /root/.ollama.
-    model_directory: AbsolutePath
-    instances: tuple[Instance, ...] = Field(min_length=1)
+    #: On the host. vLLM sees it read-only as /model_data, Ollama as /root/.ollama. A stack without instances has none.
+    model_directory: AbsolutePath = Field(default="", validate_default=False)
+    instances: tuple[Instance, ...] = ()
     gateway: Gateway | None = None
     web_ui: WebUi | None = None
 
@@ -31,6 +31,14 @@ class Stack(Spec):
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> Stack:
+        if not self.instances and self.gateway is None:
+            raise ValueError("a stack needs instances or a gateway; add one, or remove the stack")
+        if self.instances and not self.model_directory:
+            raise ValueError('instances need a directory for their models; add "model_directory": "/data/models"')
+        return self
 
 
 class GpuHardware(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from stoker.doctor.drift import differences, settled
@@ -21,7 +22,8 @@ class Drift:
 
 def differs(fleet: Fleet, host: Host, state: HostState, now: int, cards: Cards) -> Drift:
     """Compare a host with its description."""
-    against = [one for one in findings(host, settled(state), now, cards=cards) if one.severity == "refuse"]
+    said = findings(host, settled(state), now, cards=cards, environment=os.environ)
+    against = [one for one in said if one.severity == "refuse"]
     if against:
         more = f", and {len(against) - 1} more" if len(against) > 1 else ""
         return Drift(refused=f"{against[0].reason}{more}")

@@ -60,7 +60,7 @@ def judge(
     return HostStatus(
         host.name,
         system=state.os_name,
-        driver=state.driver or state.gpu_error,
+        driver=state.driver or (state.gpu_error if host.gpus else ""),
         docker=state.docker_version or state.docker_error or "not installed",
         simulated=simulated,
         cards=tuple(map(_card, state.gpus)),

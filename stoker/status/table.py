@@ -92,7 +92,8 @@ def _gateway_colour(cell: str) -> str:
 
 
 def _heading(host: HostStatus) -> Iterator[Text]:
-    facts = host.error or f"{host.system}, driver {host.driver}, Docker {host.docker}"
+    driver = f"driver {host.driver}, " if host.driver else ""
+    facts = host.error or f"{host.system}, {driver}Docker {host.docker}"
     note = f", {host.simulated}" if host.simulated else ""
     yield Text.assemble((host.host, "bold"), "  ", (f"{facts}{note}", "red" if host.error else ""))
     cards = [f"GPU {card.index} {_gib(card.used_mib)} of {_gib(card.total_mib)}" for card in host.cards]

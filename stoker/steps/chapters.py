@@ -18,6 +18,7 @@ from stoker.steps import (
     layout,
     models,
     ollama,
+    service_keys,
     sources,
     stack,
     toolkit,
@@ -40,6 +41,7 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
         "Model files": models.actions(host, state, None),
         "Engine ports": firewall.actions(fleet, host, state),
         "First certificates": [action for entry in host.stacks for action in acme.placeholders(entry, state)],
+        "Keys of services": service_keys.actions(host, state, {}),
         "Stack files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "Containers": [
             *stack.forgotten(host, state),

@@ -59,7 +59,7 @@ def rebooted(state: HostState) -> bool:
 
 def awaited(host: Host, state: HostState) -> bool:
     """Whether this deploy is to install the host's driver, or to load what an earlier one installed; nothing can be said of its cards until then."""
-    if not state.gpu_error or not host.settings.nvidia.install_driver or rebooted(state):
+    if host.gpus is None or not state.gpu_error or not host.settings.nvidia.install_driver or rebooted(state):
         return False
     installed = trouble(state.gpu_error) == "not-loaded" and bool(driver_hold.of_branch(host, state))
     return installed or can_be_installed(state)
@@ -67,7 +67,7 @@ def awaited(host: Host, state: HostState) -> bool:
 
 def release(host: Host, state: HostState) -> Release | None:
     """Where the driver comes from, if from NVIDIA's repository: while it is awaited, and as long as apt has the source."""
-    if state.os_id != "debian" or not host.settings.nvidia.install_driver:
+    if host.gpus is None or state.os_id != "debian" or not host.settings.nvidia.install_driver:
         return None
     used = awaited(host, state) or f"/etc/apt/sources.list.d/{REPOSITORY}.sources" in state.files
     return RELEASES.get(state.os_codename) if used else None
@@ -84,6 +84,8 @@ def packages(host: Host, state: HostState) -> tuple[list[Package], list[Package]
 
 
 def actions(host: Host, state: HostState) -> list[Action]:
+    if host.gpus is None:
+        return []
     if not awaited(host, state):
         stale = [Action(f"remove {MARKER}: the driver is loaded", f"rm -f {MARKER}")] if _proved(state) else []
         return stale + driver_hold.actions(host, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import NamedTuple
 
 from stoker.facts.probe import HttpProbe
 from stoker.facts.state import HostState
@@ -11,7 +12,7 @@ from stoker.render.gateway import CONFIG_DIRECTORY, CONFIG_HEADER, config_identi
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.stack import Stack
-from stoker.steps import acme
+from stoker.steps import acme, service_keys
 from stoker.steps.action import Action
 from stoker.steps.stack import backends, container_reason, uuids
 
@@ -31,16 +32,14 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
     identity = config_identity(gateway, backends(fleet, gateway))
     if container_reason(service, state):
         return []  # a container that is about to be made or started reads the new files by itself
-    renewed = _renewed(gateway, state)
-    if state.answers.get(_answer(stack)) == identity and not renewed:
+    unread = _unread(gateway, state)
+    if state.answers.get(_answer(stack)) == identity and not unread:
         return []
     configuration = f"{CONFIG_DIRECTORY}/{gateway.config_file}"
     execute = f"docker exec {shlex.quote(gateway.container)} nginx -c {configuration}"
     loaded = f"curl -q -s -k --noproxy '*' -m 2 -o /dev/null -D - {gateway.health_url} | tr -d '\\r' | grep -qix '{CONFIG_HEADER}: {identity}'"
-    what = f"configuration {identity}" + (
-        f" and the certificate {gateway.tls.certificate_file}" if gateway.tls and renewed else ""
-    )
-    note = f" && echo {renewed} >{shlex.quote(acme.note(gateway))}" if renewed else ""
+    what = " and ".join([f"configuration {identity}", *(one.words for one in unread)])
+    note = "".join(f" && echo {one.digest} >{shlex.quote(one.note)}" for one in unread)
     return [
         Action(
             f"reload {gateway.container} with {what}",
@@ -51,16 +50,28 @@ def actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> list[Ac
 
 
 def contents(stack: Stack) -> list[str]:
-    """The certificate, and what was noted when it was read last."""
+    """The certificate, and what was noted when it and the keys of services were read last."""
     gateway = stack.gateway
-    return [gateway.tls.certificate_file, acme.note(gateway), *acme.contents(stack)] if gateway and gateway.tls else []
+    if gateway is None:
+        return []
+    certificate = [gateway.tls.certificate_file, acme.note(gateway), *acme.contents(stack)] if gateway.tls else []
+    return certificate + ([service_keys.note(gateway)] if service_keys.read_by(gateway) else [])
 
 
-def _renewed(gateway: Gateway, state: HostState) -> str:
-    """The digest of a certificate that nginx has not been told to read; empty without one. nginx reads it at a reload only."""
-    file = state.files.get(gateway.tls.certificate_file) if gateway.tls else None
-    digest = file.digest if file else ""
-    return digest if digest != state.contents.get(acme.note(gateway), "").strip() else ""
+class _Unread(NamedTuple):
+    """What nginx has not been told to read; it does so at a reload only."""
+
+    words: str
+    digest: str
+    note: str  #: where the digest stands once it has
+
+
+def _unread(gateway: Gateway, state: HostState) -> list[_Unread]:
+    found = [_Unread("the keys of services", service_keys.digest(gateway, state), service_keys.note(gateway))]
+    if gateway.tls and (file := state.files.get(gateway.tls.certificate_file)):
+        words = f"the certificate {gateway.tls.certificate_file}"
+        found.insert(0, _Unread(words, file.digest, acme.note(gateway)))
+    return [one for one in found if one.digest and one.digest != state.contents.get(one.note, "").strip()]
 
 
 def _answer(stack: Stack) -> str:

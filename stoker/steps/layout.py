@@ -34,7 +34,7 @@ def directories(host: Host) -> dict[str, str]:
         ),
         "755",
     )
-    wanted |= {stack.model_directory: "755" for stack in host.stacks}
+    wanted |= {stack.model_directory: "755" for stack in host.stacks if stack.model_directory}
     wanted |= {f"{HOST_GATEWAYS}/{stack.gateway.container}": "755" for stack in host.stacks if stack.gateway}
     wanted[SECRETS] = "700"
     return wanted

@@ -24,6 +24,7 @@ from stoker.steps import (
     models,
     ollama,
     packages,
+    service_keys,
     sources,
     stack,
     toolkit,
@@ -73,7 +74,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
     return Questions(
         packages=sorted({package.name for package in wanted}),
         files=[*dict.fromkeys(files)],
-        file_patterns=[f"{HOST_LOCKS}/*.lock"],
+        file_patterns=[f"{HOST_LOCKS}/*.lock", *service_keys.patterns()],
         contents=contents,
         units=[docker.UNIT, toolkit.PERSISTENCE, firewall.UNIT, *acme.units(host)],
         images=[*host.images(), *build.bases(host)],
@@ -85,7 +86,7 @@ def questions(fleet: Fleet, host: Host) -> Questions:
                     "/var/lib",
                     "/var/lib/docker",
                     "/var/lib/containerd",
-                    *(entry.model_directory for entry in host.stacks),
+                    *(entry.model_directory for entry in host.stacks if entry.model_directory),
                 )
             ),
             *([str(root)] if (root := host.settings.docker.daemon.get("data-root")) else []),

@@ -69,7 +69,7 @@ def repositories(host: Host, state: HostState) -> list[Repository]:
         f"{mirrors.container_toolkit}/stable/deb/$(ARCH)",
         "/",
     )
-    found = [toolkit]
+    found = [toolkit] if host.gpus else []
     if host.settings.docker.source != "distribution":
         docker = f"{mirrors.docker}/{state.os_id}"
         found.insert(0, Repository("docker", f"{docker}/gpg", mirrors.docker_key, docker, state.os_codename, "stable"))

@@ -9,7 +9,8 @@ from stoker.facts import identity
 from stoker.facts.state import HostState
 from stoker.plan import embeddings
 from stoker.ready.load_record import LOADS, read_record
-from stoker.render.compose import Service, compose_file, services, stack_directory
+from stoker.render import gateway_external
+from stoker.render.compose import Service, compose_file, external_volumes, services, stack_directory
 from stoker.render.gateway import CONFIG_DIRECTORY, Backend, Member, render_gateway
 from stoker.render.gateway_protection import tls_volume
 from stoker.spec.fleet import Fleet, Host, at
@@ -18,6 +19,7 @@ from stoker.spec.gpu_name import GpuName
 from stoker.spec.instance import Instance
 from stoker.spec.settings import FilesModel
 from stoker.spec.stack import Stack
+from stoker.steps import service_keys
 from stoker.steps.action import Action, File, write_files
 
 
@@ -27,9 +29,12 @@ def uuids(state: HostState) -> dict[GpuName, str]:
 
 
 def backends(fleet: Fleet, gateway: Gateway) -> list[Backend]:
-    """The members of each pool: every instance of the fleet that serves its model, by address and published port."""
+    """The members of each pool: every instance of the fleet that serves its model, by address and published port; or its service."""
     found = []
     for pool in gateway.pools:
+        if pool.external:
+            found.append(gateway_external.backend(pool, pool.external))
+            continue
         members = fleet.members(pool.model, pool.hosts)
         model = members[0][0].model_of(members[0][1])
         found.append(
@@ -68,6 +73,7 @@ def paths(fleet: Fleet, host: Host, stack: Stack) -> list[str]:
         embeddings_note(host, stack),
         *(file.path for file in gateway_files(fleet, host, stack)),
         *([tls.certificate_file, tls.key_file] if tls else []),
+        *(service_keys.read_by(stack.gateway) if stack.gateway else []),
     ]
 
 
@@ -98,9 +104,10 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     stale_gateway = [file for file in gateway if file in stale]
     if stale_gateway and stack.gateway:
         stale = [file for file in stale if file not in gateway] + gateway  # nginx needs the whole set to judge it
-        tls = f"--volume {tls_volume(stack.gateway.tls)} " if stack.gateway.tls else ""
+        seen = [*([tls_volume(stack.gateway.tls)] if stack.gateway.tls else []), *external_volumes(stack.gateway)]
+        volumes = "".join(f"--volume {volume} " for volume in seen)
         checks.append(
-            f'chmod 755 "$new" "$new"/gateway; docker run --rm {tls}--volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
+            f'chmod 755 "$new" "$new"/gateway; docker run --rm {volumes}--volume "$new"/gateway:{CONFIG_DIRECTORY}:ro '
             f"{shlex.quote(host.gateway_image)} nginx -t -q -c {CONFIG_DIRECTORY}/{stack.gateway.config_file}"
         )
     script, stdin = write_files(stale, stack_directory(host, stack), check="\n".join(checks))

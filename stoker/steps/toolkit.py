@@ -34,6 +34,8 @@ _DROP_INS = (
 
 
 def packages(host: Host) -> list[Package]:
+    if host.gpus is None:
+        return []
     version = host.settings.versions.container_toolkit
     names = (
         "nvidia-container-toolkit",
@@ -50,6 +52,8 @@ def files() -> list[str]:
 
 
 def actions(host: Host, state: HostState) -> list[Action]:
+    if host.gpus is None:
+        return []
     found = []
     lacking = missing(state, packages(host))
     if lacking:

@@ -72,6 +72,8 @@ def fleet_and_host(group: str = "llm", change: Any = lambda data: None) -> tuple
 
 
 def cards(host: Host) -> tuple[Gpu, ...]:
+    if host.gpus is None:
+        return ()
     name, memory, capability = _CARDS[host.gpus.card]
     return tuple(
         Gpu(

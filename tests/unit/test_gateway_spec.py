@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from stoker.spec.external import External, trouble_with
 from stoker.spec.gateway import Gateway
 
 LLAMA = {"name": "llama", "model": "llama3.1-8b", "kind": "chat", "prefix": "/llama", "default": True}
@@ -181,3 +182,53 @@ def test_all_clashes_are_named_at_once() -> None:
 )
 def test_bad_gateways(changes: dict[str, Any], expected: str) -> None:
     assert expected in problem(described(LLAMA, **changes))
+
+
+SERVICE = {"url": "https://api.openai.com/v1", "key": "OPENAI_API_KEY", "model": "text-embedding-3-small"}
+OUTSIDE = {"name": "embed", "model": "text-embedding", "kind": "embeddings", "default": True}
+
+
+def outside(pool: dict[str, Any] | None = None, **service: Any) -> dict[str, Any]:
+    return described({**OUTSIDE, **(pool or {}), "external": {**SERVICE, **service}})
+
+
+def test_an_external_service() -> None:
+    ((_, service),) = Gateway.model_validate(outside()).externals
+    assert (service.address, service.authority, service.host) == (
+        "api.openai.com:443",
+        "api.openai.com",
+        "api.openai.com",
+    )
+    assert (service.path("/v1/embeddings"), service.has_name, service.retries) == ("/v1/embeddings", True, 2)
+    lan = External.model_validate({"url": "http://10.0.0.5:8080", "model": "m"})
+    assert (lan.address, lan.authority, lan.path("/v1/embeddings")) == ("10.0.0.5:8080", "10.0.0.5:8080", "/embeddings")
+    assert (lan.has_name, lan.secure, lan.key) == (False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        (outside(url="https://10.0.0.5/v1"), "write the service's name"),
+        (outside(url="http://10.0.0.5:99999/v1"), "no host with a port"),
+        (outside(url="http://a$b/v1"), "plain path"),
+        (outside(url="http://a.test/v1;x"), "plain path"),
+        (outside(url="http://[fd00::1]/v1"), "plain path"),
+        (outside(key="sk-secret value"), "external.key"),
+        (outside(model="x y"), "external.model"),
+        (outside(retries=5), "external.retries"),
+        (outside({"hosts": ["a"]}), "hosts is for pools of instances"),
+        (outside({"kind": "chat", "affinity": "prefix"}), "affinity is for pools of instances"),
+        (outside({"kind": "chat"}, dimensions=3), "dimensions are of embeddings"),
+        (described({**OUTSIDE, "external": {**SERVICE, "aliases": ["bge-m3"]}}, {**EMBED, "default": False, "name": "e2"}), "bge-m3"),
+        (described(OUTSIDE | {"external": SERVICE}, config_file="service.js"), "the gateway's own script"),
+    ],
+)  # fmt: skip
+def test_an_external_service_that_cannot_be(description: dict[str, Any], said: str) -> None:
+    assert said in problem(description)
+
+
+@pytest.mark.parametrize(
+    ("value", "trouble"), [("", "missing"), ("sk-proj-A_b.1", None), ('a"b', "unusable"), ("a b", "unusable")]
+)
+def test_a_secret_must_fit_into_a_header(value: str, trouble: str | None) -> None:
+    assert trouble_with("KEY", {"KEY": value}) == trouble

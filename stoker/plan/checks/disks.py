@@ -78,7 +78,7 @@ def disk_needs(look: Look) -> Iterator[Need]:
         if not state.images.get(image) or image in built:
             one = image_size(host, image)
             yield Need(place, one.unpacked + (one.packed if beside else 0), image, one.assumed)
-    for directory in dict.fromkeys(stack.model_directory for stack in host.stacks):
+    for directory in dict.fromkeys(stack.model_directory for stack in host.stacks if stack.model_directory):
         yield Need(directory, _GIB, "model files beside those named")
     for directory, (model, _) in models.wanted(host).items():
         size = look.cards and download_of(model, look.cards)

@@ -20,6 +20,8 @@ CUDA_12_BRANCH = 525
 
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
+    if host.gpus is None:
+        return
     if state.gpu_error:
         if awaited(host, state):
             return

@@ -11,7 +11,7 @@ from stoker.steps import driver_hold
 
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
-    if state.gpu_error:
+    if host.gpus is None or state.gpu_error:
         return  # the check of the driver says it
     found = driver_hold.installed(state)
     branch = host.settings.versions.driver_branch

@@ -15,6 +15,8 @@ from stoker.steps import stack
 
 
 def check(look: Look) -> Reasons:
+    if look.host.gpus is None:
+        return
     # A container of an earlier stack makes way (stoker adopt); the check of such stacks speaks of it.
     leaving = {old.id for olds in blockers(look.host, look.state).values() for old in olds}
     # So does one of Stoker's that is no longer described.

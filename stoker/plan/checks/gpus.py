@@ -17,6 +17,8 @@ def check(look: Look) -> Reasons:
     if state.gpu_error:
         return  # the check of the driver says it
     want = host.gpus
+    if want is None:
+        return
     if len(state.gpus) != want.count:
         yield Reason(
             f"it has {len(state.gpus)} GPU{'' if len(state.gpus) == 1 else 's'}, described are {want.count}; there are {listed(state)}",
@@ -75,7 +77,7 @@ def _names(host: Host, state: HostState) -> Reasons:
                 "so that the indices mean the cards as nvidia-smi counts them now, or name cards by their UUIDs in `gpus`",
                 "gpu-missing",
             )
-        elif not isinstance(name, int) or len(state.gpus) == host.gpus.count:  # else said by the count
+        elif not isinstance(name, int) or (host.gpus and len(state.gpus) == host.gpus.count):  # else said by the count
             yield Reason(
                 f"{label(name)}, wanted by {', '.join(users)}, is not there; there are {listed(state)}",
                 "correct the instance's `gpus` in group_data, or look why the card is missing (lspci | grep -i nvidia)",

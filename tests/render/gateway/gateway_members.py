@@ -87,11 +87,14 @@ class Members:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._servers: dict[str, asyncio.Server] = {}
+        self._held: dict[str, socket.socket] = {}
 
     def start(self, member: Member) -> None:
         """Listen on the member's port; on a free one the first time."""
+        if member.name not in self._held:
+            self._held[member.name] = _held_port(member.port)
+        member.port = self._held[member.name].getsockname()[1]
         listener = socket.create_server(("127.0.0.1", member.port))
-        member.port = listener.getsockname()[1]
 
         async def serve() -> asyncio.Server:
             return await asyncio.start_server(lambda r, w: _connection(member, r, w), sock=listener, limit=2**24)
@@ -115,9 +118,22 @@ class Members:
 
         for server in self._servers.values():
             self._loop.call_soon_threadsafe(server.close)
+        for held in self._held.values():
+            held.close()
         asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+
+def _held_port(port: int) -> socket.socket:
+    """Keeps a port while its member is stopped: connections are refused there, and the kernel gives it to nobody else.
+
+    Linux lets a socket bind beside one that does not listen when both have SO_REUSEADDR, but never chooses such a port itself.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
+    return held
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from gateway_members import Member
 from nginx_binary import nginx_command, state_directory
 
 from stoker.render import gateway as rendered
+from stoker.render import gateway_external
 from stoker.render.gateway import CONFIG_DIRECTORY, INSIDE_ADDRESS, Backend, render_gateway
 from stoker.spec.gateway import Gateway, Pool
 
@@ -220,7 +221,12 @@ def until(condition: Callable[[], T | None]) -> T:
 
 def backends_of(gateway: Gateway, members: Iterable[Member]) -> list[Backend]:
     members = list(members)
-    return [_backend(pool, [member for member in members if member.model == pool.model]) for pool in gateway.pools]
+    return [
+        gateway_external.backend(pool, pool.external)
+        if pool.external
+        else _backend(pool, [member for member in members if member.model == pool.model])
+        for pool in gateway.pools
+    ]
 
 
 def _backend(pool: Pool, members: list[Member]) -> Backend:

@@ -35,6 +35,12 @@ if test -d "$config-tls"; then
     mkdir -p "$root{TLS_DIRECTORY}"
     mount --bind "$config-tls" "$root{TLS_DIRECTORY}"
 fi
+for part in keys trust; do
+    if test -d "$config-$part"; then
+        mkdir -p "$root/etc/nginx/stoker-$part"
+        mount --bind "$config-$part" "$root/etc/nginx/stoker-$part"
+    fi
+done
 mount -t tmpfs tmpfs "$root/run"
 mkdir "$root{STATE_DIRECTORY}"
 if [ -d "$config.state" ]; then mount --bind "$config.state" "$root{STATE_DIRECTORY}"; fi
@@ -57,7 +63,7 @@ def state_directory(config_directory: Path) -> Path:
 def nginx_command(config_directory: Path, *arguments: str) -> list[str]:
     """Runs nginx with a directory seen as /etc/nginx/stoker, and with an empty /run and /tmp.
 
-    Where there is one of the same name with ``-tls`` behind it, it is seen as /etc/nginx/stoker-tls.
+    Where there is one of the same name with ``-tls``, ``-keys`` or ``-trust`` behind it, it is seen as /etc/nginx/stoker-tls and so on.
     """
     return [
         "unshare",
