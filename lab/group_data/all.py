@@ -39,7 +39,7 @@ image_gib = {
     "pytorch/pytorch": 0.2,
     "python": 0.1,
     "stoker/fetch": 0.1,
-    "docker.io/ggml-org/llama.cpp": 0.2,
-    "docker.io/open-webui/open-webui": 0.2,
+    "ggml-org/llama.cpp": 0.2,
+    "open-webui/open-webui": 0.2,
     "stoker/transformers": 0.1,
 }

@@ -1,4 +1,4 @@
-"""llama.cpp's server: one GGUF file, on any card and on none. Facts are those of builds b5000 to b7000.
+"""llama.cpp's server: one GGUF file, on any card and on none. Facts are those of builds b5177 to b11312.
 
 Its ``model`` in a request is not looked at: it answers under every name. So a gateway in front of it decides by name, the server does not.
 """
@@ -94,7 +94,7 @@ def _memory(instance: Instance, card: ModelCard, file: str) -> FixedUse:
     return FixedUse(instance.name, whole // each + CONTEXT_HIGH + round(0.2 * GIB), whole // each + CONTEXT_LOW)
 
 
-_SOURCE = "llama.cpp b5177 to b6123"
+_SOURCE = "llama.cpp b5177 to b11312"
 
 _FAILURES = (
     Failure(
@@ -164,8 +164,8 @@ ENGINE = Engine(
         # Not measured; the CUDA runtime and the kernels for all cards are most of it.
         unpacked=6_000_000_000,
         packed=3_000_000_000,
-        newest="7000",
-        pinned="6123",
+        newest="11312",
+        pinned="11312",
         tag=r"(?:server|full|light)?(?:-[a-z0-9]+)*?-?b(\d{4,5})$",
     ),
     profiles={

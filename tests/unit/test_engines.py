@@ -28,7 +28,7 @@ GGUF = {"repository": "Qwen/Qwen3-4B-GGUF", "directory": "Qwen3-4B-GGUF", "file"
 FILES = {"repository": "Qwen/Qwen3-4B", "directory": "Qwen3-4B"}
 IMAGES = {
     "transformers": "stoker/transformers:5.19.0-1",
-    "llama-cpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b6123",
+    "llama-cpp": "ghcr.io/ggml-org/llama.cpp:server-cuda-b11312",
     "sglang": "lmsysorg/sglang:v0.5.6-cu126",
     "tensorrt-llm": "nvcr.io/nvidia/tensorrt-llm/release:1.1.0",
 }
