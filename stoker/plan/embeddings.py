@@ -21,13 +21,17 @@ Vectors = Mapping[str, int | None]
 
 def described(host: Host, stack: Stack) -> Vectors:
     """What a stack's clients may store vectors of: its own instances, and the pools of its gateway."""
-    own = [one.model for one in stack.instances if engine_of(one.engine).kind(one.arguments) == "embeddings"]
-    pools = [pool.model for pool in stack.gateway.pools if pool.kind == "embeddings"] if stack.gateway else []
     models = host.settings.models
-    return {
-        without_latest(name): models[name].dimensions if name in models else None
-        for name in dict.fromkeys([*own, *pools])
-    }
+    found: dict[str, int | None] = {}
+    for instance in stack.instances:
+        if engine_of(instance.engine).kind(instance.arguments) == "embeddings":
+            found[without_latest(instance.model)] = models[instance.model].dimensions
+    for pool in stack.gateway.pools if stack.gateway else ():
+        if pool.kind == "embeddings" and pool.external:
+            found[without_latest(pool.model)] = pool.external.dimensions
+        elif pool.kind == "embeddings" and pool.model in models:
+            found[without_latest(pool.model)] = models[pool.model].dimensions
+    return found
 
 
 def note(vectors: Vectors) -> str:
