@@ -111,5 +111,7 @@ class Machine:
 
 GPU10 = Machine("gpu10", "192.168.31.10")
 GPU65 = Machine("gpu65", "192.168.31.65")
+#: Started by `lab/up --with gpu40` only.
+GPU40 = Machine("gpu40", "192.168.31.40")
 INTERNET = Machine("internet", "192.168.31.1")
 HOSTS = (GPU10, GPU65)

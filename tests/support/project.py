@@ -98,6 +98,13 @@ def copy_to(directory: Path) -> Project:
     return Project(directory)
 
 
+def with_fleets(directory: Path) -> Project:
+    """The same with the further fleets and their own host's inventory."""
+    project = copy_to(directory)
+    shutil.copytree(ROOT / "fleets", directory / "fleets", ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
 def changed(deploy: Done) -> set[tuple[str, str]]:
     """(operation, host) of everything that a deploy reports as changed."""
     return set(re.findall(r"^(\S.*?)\s{2,}(\S+)\s+changed\s*$", deploy.err, re.MULTILINE))
