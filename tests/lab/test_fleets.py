@@ -124,7 +124,9 @@ def openai() -> Iterator[str]:
     INTERNET.sh(
         f"cat >/run/lab-openai.py <<'END'\n{program}\nEND\nsystemd-run --quiet --unit lab-openai python3 /run/lab-openai.py"
     )
-    wait_for("the service answers", lambda: INTERNET.holds(f"curl -qsf http://127.0.0.1:{_SERVICE_PORT}/"), seconds=10)
+    wait_for(
+        "the service answers", lambda: INTERNET.holds(f"bash -c ': </dev/tcp/127.0.0.1/{_SERVICE_PORT}'"), seconds=10
+    )
     yield f"http://packages.internet.test:{_SERVICE_PORT}/v1"
     INTERNET.sh("systemctl stop lab-openai; rm -f /run/lab-openai.py")
 
