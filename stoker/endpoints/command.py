@@ -71,11 +71,14 @@ def _container(described: Description, found: Endpoints, name: str) -> Container
     if not name and not found.network:
         return None
     name = name or _neighbour(described, found)
-    container, _, host = name.rpartition("@")
+    hosts = described.fleet.hosts
+    if "@" not in name and len(hosts) == 1:
+        name = f"{name}@{hosts[0].name}"
+    container, _, host = name.partition("@")
     login = logins(described.inventory).get(host)
     if not container or login is None:
-        hosts = ", ".join(host.name for host in described.fleet.hosts)
-        raise NoEndpoints(f"{name} is no container: write NAME@HOST, with one of the hosts {hosts} that SSH reaches.")
+        names = ", ".join(host.name for host in hosts)
+        raise NoEndpoints(f"{name} is no container: write NAME@HOST, with one of the hosts {names} that SSH reaches.")
     return Container(container, host, Shell(login))
 
 
