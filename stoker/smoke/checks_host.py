@@ -102,7 +102,8 @@ def instance_checks(witness: HostWitness, instance: Instance) -> Iterator[Check]
             raise CheckSkipped("the container does not run")
         return containers.gpus(instance.gpus, witness.cards(), inspection, shell.run(command, sudo=True))
 
-    yield Check("GPU", host.name, instance.name, _after_access(witness, gpu), afterwards=True)
+    if instance.gpus:
+        yield Check("GPU", host.name, instance.name, _after_access(witness, gpu), afterwards=True)
 
 
 def gateway_check(witness: HostWitness, gateway: Gateway) -> Check:
