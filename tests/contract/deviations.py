@@ -247,5 +247,6 @@ DEVIATIONS: dict[str, Declared] = {
     "vllm-0.19.1-api": RELEASED_API,
     "vllm-cpu": VLLM_CPU,
     "llama-server": LLAMA,
+    "llama-double": LLAMA,
     "transformers": TRANSFORMERS,
 }

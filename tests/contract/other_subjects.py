@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+
+from double_processes import environment, make_host
 from running import Entered, Running
 from subjects import KEY, RealVllm, Subject, Wanted, free_port
 
 from lab.machines import content
+from lab.models import weights
 from lab.real import root
+
+TINY: dict[str, weights.Value] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.context_length": 16384,
+    "llama.embedding_length": 128,
+    "llama.attention.head_count": 4,
+    "llama.vocab_size": 4096,
+}
+"""What lab/models/tiny.py makes, as far as the double looks at it."""
 
 
 class LlamaServer(Subject):
@@ -37,6 +51,22 @@ class LlamaServer(Subject):
         log = self.directory / f"engine-{len(list(self.directory.glob('engine-*')))}.log"
         given = [word.format(model=folder / "tiny-llama.gguf") for word in words]
         return Running([str(folder / "llama-server"), *given, *where], {"PATH": "/usr/bin:/bin"}, log, port)
+
+
+class DoubleLlama(LlamaServer):
+    """The lab's double of it, without a card, with a model of the same context. The contract asks the same of both, word for word."""
+
+    def missing(self) -> str:
+        return ""
+
+    def _run(self, words: list[str], port: int) -> Running:
+        host = make_host(self.directory / f"host-{len(list(self.directory.glob('host-*')))}")
+        model = self.directory / "tiny-llama.gguf"
+        if not model.exists():  # once: servers that start at this moment read it
+            model.write_bytes(weights.gguf(TINY))
+        where = ["--host", "127.0.0.1", "--port", str(port)] if port else []
+        given = [sys.executable, "-m", "lab_llama.cli", *(word.format(model=model) for word in words), *where]
+        return Running(given, environment(host, LAB_LLAMA_STOP_SECONDS="30"), host / "log", port)
 
 
 class Transformers(RealVllm):

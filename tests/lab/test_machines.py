@@ -1,4 +1,4 @@
-"""The lab itself: a network without a way out, names, access, and commands that fail closed. Nothing here changes a host."""
+"""The lab itself: a network without a way out, names, access, and commands that fail closed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lab.machines import config, hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {"gpu10": ("192.168.31.10", 3), "gpu65": ("192.168.31.65", 2)}
@@ -111,6 +113,30 @@ def test_a_port_that_is_taken_is_named() -> None:
         done = lab("forward", "--port", str(port))
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be used" in done.stderr
+
+
+@pytest.fixture
+def without_gpu40() -> Iterator[None]:
+    """The host on demand is not there, before the test and after it; the fleet of other tests stays as it is."""
+    machine = config.load().machine("gpu40")
+    hosts.remove(machine)
+    yield
+    hosts.remove(machine)
+
+
+@pytest.mark.usefixtures("without_gpu40")
+def test_a_host_on_demand_is_made_when_it_is_asked_for_and_no_other_is_touched() -> None:
+    assert "lab/up --with gpu40" in lab("status").stdout
+    assert "start it with lab/up --with gpu40" in lab("reboot", "gpu40").stderr
+    assert "start it with lab/up --with gpu40" in lab("fault", "gpu40", "list").stderr
+    since = lab("run", "ssh", "gpu10", "stat", "--format=%Y", "/proc/1").stdout
+    made = lab("up", "--with", "gpu40", seconds=60)
+    assert "gpu40 is up, too" in made.stdout, made.stderr
+    shown = lab("run", "ssh", "gpu40", "nvidia-smi", "-L").stdout
+    assert ("RTX 4090" in shown, "RTX 3090" in shown, len(shown.splitlines())) == (True, True, 2)
+    assert lab("run", "ssh", "gpu10", "stat", "--format=%Y", "/proc/1").stdout == since
+    assert lab("status").returncode == 0
+    assert "already up" in lab("up", "--with", "gpu40").stdout
 
 
 def test_an_unknown_machine_is_answered_with_the_known_ones() -> None:
