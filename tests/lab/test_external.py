@@ -65,13 +65,17 @@ def service(internet: object) -> Iterator[None]:
     INTERNET.sh(
         f"cat >/run/lab-service.py <<'END'\n{_SERVICE}\nEND\nsystemd-run --quiet --unit lab-service python3 /run/lab-service.py"
     )
-    wait_for("the service answers", lambda: INTERNET.holds(f"curl -qsf http://127.0.0.1:{_PORT}/"), seconds=10)
+    wait_for("the service answers", lambda: INTERNET.holds(f"bash -c ': </dev/tcp/127.0.0.1/{_PORT}'"), seconds=10)
     yield
     INTERNET.sh("systemctl stop lab-service; rm -f /run/lab-service.py")
 
 
+#: The machine that stands for the internet has no curl.
+_GET = f'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:{_PORT}/", timeout=5).read().decode())'
+
+
 def seen() -> list[list[str]]:
-    found: list[list[str]] = json.loads(INTERNET.sh(f"curl -qsS http://127.0.0.1:{_PORT}/"))
+    found: list[list[str]] = json.loads(INTERNET.sh(f"python3 -c '{_GET}'"))
     return found
 
 

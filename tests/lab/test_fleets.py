@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.commands import ROOT, Done, run, wait_for
 from support.machine import GPU10, GPU40, INTERNET
-from support.project import Project, changed, with_fleets
+from support.project import Project, changed, copy_to, with_fleets
 
 _LAB_SECONDS, _DEPLOY_SECONDS = 120, 180
 _LOAD_SECONDS = 0.5
@@ -64,7 +64,7 @@ def command(container: str) -> list[str]:
 
 
 def test_single(third_host: None, tmp_path: Path) -> None:
-    single = Fleet(with_fleets(tmp_path), "single")
+    single = Fleet(with_fleets(copy_to(tmp_path)), "single")
     single.deploy(MODEL_NAME="Qwen/Qwen3-4B", MAX_MODEL_LEN="4096", GPU_MEMORY_UTILIZATION="0.5")
     words = command("vllm")
     for name, value in (("max-model-len", "4096"), ("gpu-memory-utilization", "0.5"), ("max-num-seqs", "32")):
@@ -132,7 +132,7 @@ def openai() -> Iterator[str]:
 
 
 def test_embedding(third_host: None, openai: str, tmp_path: Path) -> None:
-    embedding = Fleet(with_fleets(tmp_path), "embedding")
+    embedding = Fleet(with_fleets(copy_to(tmp_path)), "embedding")
     embedding.deploy()
     assert "single_nginx" not in GPU40.containers(), (
         "a host has the containers that are described, and no others of Stoker's"
@@ -172,8 +172,8 @@ def _chat(model: str) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
 
 
-def test_engines(project: Project, tmp_path: Path) -> None:
-    engines = Fleet(with_fleets(tmp_path / "fleets"), "engines")
+def test_engines(project: Project) -> None:
+    engines = Fleet(with_fleets(project), "engines")
     engines.deploy()
     assert set(GPU10.containers()) == {"vllm", "transformers", "llama_cpp", "engines_nginx"}
     for name in ("vllm", "transformers", "llama-cpp"):

@@ -98,10 +98,9 @@ def copy_to(directory: Path) -> Project:
     return Project(directory)
 
 
-def with_fleets(directory: Path) -> Project:
-    """The same with the further fleets and their own host's inventory."""
-    project = copy_to(directory)
-    shutil.copytree(ROOT / "fleets", directory / "fleets", ignore=shutil.ignore_patterns("__pycache__"))
+def with_fleets(project: Project) -> Project:
+    """The same project, with the further fleets in it."""
+    shutil.copytree(ROOT / "fleets", project.directory / "fleets", ignore=shutil.ignore_patterns("__pycache__"))
     return project
 
 
