@@ -63,7 +63,7 @@ stacks = [*stacks, {{
 @pytest.fixture
 def service(internet: object) -> Iterator[None]:
     INTERNET.sh(
-        f"cat >/run/lab-service.py <<'END'\n{_SERVICE}\nEND\nsystemd-run --quiet --unit lab-service python3 /run/lab-service.py"
+        f"cat >/run/lab-service.py <<'END'\n{_SERVICE}\nEND\nsystemctl stop lab-service 2>/dev/null\nsystemd-run --quiet --collect --unit lab-service python3 /run/lab-service.py"
     )
     wait_for("the service answers", lambda: INTERNET.holds(f"bash -c ': </dev/tcp/127.0.0.1/{_PORT}'"), seconds=10)
     yield

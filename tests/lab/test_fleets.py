@@ -6,6 +6,7 @@ embedding and single are on the lab's third host, one after the other; engines t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def openai() -> Iterator[str]:
     """The base URL of a service that stands for OpenAI's."""
     program = _SERVICE.replace("PORT", str(_SERVICE_PORT))
     INTERNET.sh(
-        f"cat >/run/lab-openai.py <<'END'\n{program}\nEND\nsystemd-run --quiet --unit lab-openai python3 /run/lab-openai.py"
+        f"cat >/run/lab-openai.py <<'END'\n{program}\nEND\nsystemctl stop lab-openai 2>/dev/null\nsystemd-run --quiet --collect --unit lab-openai python3 /run/lab-openai.py"
     )
     wait_for(
         "the service answers", lambda: INTERNET.holds(f"bash -c ': </dev/tcp/127.0.0.1/{_SERVICE_PORT}'"), seconds=10
@@ -194,10 +195,10 @@ def test_engines(project: Project) -> None:
     )
     engines.deploy()
     engines.project.edit("fleets/engines/group_data/engines.py", '"engine": "vllm"', '"engine": "sglang"')
-    engines.project.edit(
-        "fleets/engines/group_data/engines.py",
-        '"arguments": {"dtype": "half", "gpu-memory-utilization": 0.9, "max-model-len": 8192, "max-num-seqs": 16}',
-        '"arguments": {"context-length": 8192}',
+    file = project.directory / "fleets/engines/group_data/engines.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        re.sub(r'"arguments": \{[^}]*"gpu-memory-utilization"[^}]*\}', '"arguments": {}', text), encoding="utf-8"
     )
     before = GPU10.containers()
     refused = engines.stoker("deploy", "--yes")
