@@ -146,13 +146,13 @@ _FAILURES = (
 )
 
 _MARKS = (
-    (re.compile(r"^build: \d+|^system info:|^system_info:"), Phase.STARTING, ""),
+    (re.compile(r"^build: \d+|^system info:|^system_info:|llama_server: initializing"), Phase.STARTING, ""),
     (re.compile(r"load_model: loading model|llama_model_loader: loaded meta data"), Phase.LOADING, ""),
     (re.compile(r"load_tensors: offloaded (\d+)/(\d+) layers to GPU"), Phase.LOADING, r"\1 of \2 layers on the card"),
     (re.compile(r"(?:llama_context: constructing|KV self size|KV buffer size)"), Phase.KV_CACHE, ""),
     (re.compile(r"warming up the model"), Phase.PROFILING, "warming up"),
-    (re.compile(r"main: model loaded"), Phase.SERVING, "model loaded"),
-    (re.compile(r"server is listening on"), Phase.SERVING, ""),
+    (re.compile(r"(?:main|llama_server): model loaded"), Phase.SERVING, "model loaded"),
+    (re.compile(r"server is listening on|llama_server: listening on"), Phase.SERVING, ""),
 )
 
 ENGINE = Engine(
@@ -171,7 +171,7 @@ ENGINE = Engine(
     profiles={
         "llama-cpp-cuda": Profile(
             "NVIDIA cards from compute capability 5.0, by code of the image or compiled by the driver",
-            ("sh", "-c", f"{_SERVER} --list-devices 2>&1 | tee /tmp/devices; grep -q CUDA /tmp/devices"),
+            ("sh", "-c", f"{_SERVER} --list-devices 2>&1 | tee /tmp/devices; grep -q 'CUDA[0-9]' /tmp/devices"),
         ),
         # An estimate for a small model (4 GB of weights) and its cache; not measured.
         "llama-cpp-cpu": Profile(

@@ -29,6 +29,8 @@ from double_processes import (
 )
 
 from lab.models import weights
+from stoker.engines.llama_cpp import ENGINE
+from stoker.ready.phase import Phase
 
 MIB = 1024 * 1024
 QWEN: dict[str, weights.Value] = {
@@ -147,6 +149,35 @@ def test_everything_is_503_while_it_loads(host: Path, qwen: Path) -> None:
     positions = [double.text().find(phase) for phase in phases]
     assert positions == sorted(positions)
     assert -1 not in positions, double.text()
+
+
+def phase(double: Double) -> Phase | None:
+    # Without the lines of requests, which tell nothing of the start.
+    found = ENGINE.progress("\n".join(line for line in double.text().splitlines() if " slot " not in line))
+    return found.phase if found else None
+
+
+def test_the_phases_of_its_log_are_known(ready: Double, host: Path, qwen: Path) -> None:
+    assert phase(ready) is Phase.SERVING
+    with running(start_llama(host, "-m", str(qwen), LAB_LLAMA_LOAD_SECONDS="30")) as double:
+        double.wait_ready()
+        wait_for(lambda: "loading model" in double.text(), "it loads")
+        assert phase(double) is Phase.LOADING
+
+
+def test_a_host_without_a_card_is_not_taken_for_one_with(host: Path) -> None:
+    """The probe of a card is what a deploy runs in the image."""
+    probe = ENGINE.profiles["llama-cpp-cuda"].card_proof
+    script = (
+        probe[-1]
+        .replace("/app/llama-server", f"{sys.executable} -m lab_llama.cli")
+        .replace("/tmp/devices", str(host / "devices"))
+    )
+    for visible, code in (("0", 0), ("", 1)):
+        done = subprocess.run(
+            ["sh", "-c", script], env=environment(host, CUDA_VISIBLE_DEVICES=visible), capture_output=True, check=False
+        )
+        assert done.returncode == code, done.stdout
 
 
 def test_memory_is_taken_on_the_visible_card_and_given_back(host: Path, qwen: Path) -> None:
