@@ -7,15 +7,10 @@ from typing import Literal
 from stoker.plan.compatibility.image import official
 from stoker.plan.handmade import repository
 
-Role = Literal["vllm", "ollama", "nginx", "other"]
+Role = Literal["vllm", "ollama", "nginx", "web-ui", "other"]
 
 #: Part of an image's name -> why it is not taken over, and what to do with it.
 _OTHERS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        ("open-webui", "ollama-webui"),
-        "Stoker deploys no Open WebUI; leave it in a Compose file of its own, with OLLAMA_BASE_URL or OPENAI_API_BASE_URL "
-        "at the address of an instance or of a gateway",
-    ),
     (
         ("transformers", "huggingface/", "pytorch/"),
         "the options of a program of its own with Transformers are not known; describe its model with the engine transformers or vllm "
@@ -27,7 +22,7 @@ _OTHERS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("text-generation-inference", "text-embeddings-inference", "tritonserver", "xinference", "lmdeploy", "localai"),
-        "this engine is none that a description knows ; serve its model with one of these, or leave it in a Compose "
+        "this engine is none that a description knows (docs/engines.md); serve its model with one of those, or leave it in a Compose "
         "file of its own",
     ),
     (
@@ -35,6 +30,12 @@ _OTHERS: tuple[tuple[tuple[str, ...], str], ...] = (
         "Stoker's gateway is nginx, made from the description; leave it out, or in a Compose file of its own before the gateway",
     ),
 )  # fmt: skip
+
+#: Of an Open WebUI that has no Ollama beside it.
+WEB_UI_ALONE = (
+    "Stoker deploys Open WebUI beside an Ollama of the same file only; leave it in a Compose file of its own, with OPENAI_API_BASE_URL "
+    "at the address of an instance or of a gateway"
+)
 
 _UNKNOWN = "a description holds engines and a gateway; leave it in a Compose file of its own"
 
@@ -49,6 +50,8 @@ def role(image: str) -> Role:
         return "nginx"
     if last == "ollama":
         return "ollama"
+    if last in ("open-webui", "ollama-webui"):
+        return "web-ui"
     return "vllm" if "vllm" in last else "other"
 
 

@@ -14,7 +14,7 @@ from stoker.draft.shipped import Shipped
 from stoker.importer import gateways
 from stoker.importer.compose import Compose, Service, read
 from stoker.importer.engine import Engine, ollama_engine, vllm_engine
-from stoker.importer.engines import role, why_not
+from stoker.importer.engines import WEB_UI_ALONE, role, why_not
 from stoker.importer.errors import CannotImport
 from stoker.importer.hosts import Placed, place
 from stoker.importer.notes import Notes
@@ -26,6 +26,7 @@ from stoker.spec.gateway import Gateway
 from stoker.spec.instance import Instance
 from stoker.spec.settings import AnyModel
 from stoker.spec.stack import GpuHardware, Stack
+from stoker.spec.web_ui import WebUi
 
 #: Of a host whose cards nobody has named. A deploy refuses it and says what is there.
 UNKNOWN_CARD, UNKNOWN_GIB = "unknown", 24
@@ -54,6 +55,8 @@ class _Host:
     cards: HostCards | None
     engines: list[Engine]
     gateways: list[gateways.Found]
+    #: Open WebUI: the service, and the file that it is in.
+    web_uis: list[tuple[Service, Compose]] = field(default_factory=list)
     #: Ports that services which stay behind publish.
     foreign_ports: set[int] = field(default_factory=set)
 
@@ -96,8 +99,10 @@ def import_files(sources: Sequence[Source], shipped: Shipped) -> Imported:
     names, models = _names([engine for host in hosts.values() for engine in host.engines], notes)
     placed: dict[str, Sequence[Placed]] = {}
     for host in hosts.values():
+        _lone_web_uis(host, notes)
         taken = [port for one in host.gateways for port, _ in one.service.ports if port]
         taken += [*host.shared_ports.values(), *host.foreign_ports]
+        taken += [_web_ui_port(service) for service, _ in host.web_uis]
         placed[host.address] = place(host.engines, taken, host.cards, names, notes)
     groups = [_group(host, placed, shipped, notes) for host in hosts.values() if host.engines]
     for host in hosts.values():
@@ -136,6 +141,9 @@ def _sort(compose: Compose, host: _Host, shipped: Shipped, notes: Notes) -> None
             case "nginx":
                 host.gateways.append(gateways.find(service, compose, host.address, notes))
                 _general(service, notes)
+                continue
+            case "web-ui":
+                host.web_uis.append((service, compose))
                 continue
             case _:
                 notes.left_out(
@@ -215,6 +223,7 @@ def _group(host: _Host, placed: dict[str, Sequence[Placed]], shipped: Shipped, n
             model_directory=directory,
             instances=tuple(one.instance for one in members),
             gateway=gateway_of.pop(compose_id, None),
+            web_ui=_web_ui(host, members, notes),
         )
         found.append(stack)
     kinds = {gateways.kind_of(one, shipped.cards) for one in placed[host.address]}
@@ -227,6 +236,47 @@ def _group(host: _Host, placed: dict[str, Sequence[Placed]], shipped: Shipped, n
         _hardware(host, placed[host.address], notes),
         tuple(found),
     )
+
+
+def _lone_web_uis(host: _Host, notes: Notes) -> None:
+    """Those that no Ollama of their file is for stay behind, and a second one too."""
+    for service, compose in list(host.web_uis):
+        ollamas = [one for one in host.engines if one.compose is compose and one.engine == "ollama"]
+        first = next(one for one, other in host.web_uis if other is compose)
+        if not ollamas or first is not service:
+            notes.left_out(service.label, f"the whole service ({service.image})", WEB_UI_ALONE)
+            host.web_uis.remove((service, compose))
+            host.foreign_ports |= {port for port, _ in service.ports if port}
+
+
+def _web_ui_port(service: Service) -> int:
+    return next((port for port, _ in service.ports if port), WebUi.model_fields["port"].default)
+
+
+def _web_ui(host: _Host, members: Sequence[Placed], notes: Notes) -> WebUi | None:
+    """The page of a stack's file, in the stack that has the Ollama."""
+    compose = members[0].engine.compose
+    found = [service for service, other in host.web_uis if other is compose]
+    if not found or all(one.instance.engine != "ollama" for one in members):
+        return None
+    (service,) = found
+    notes.corrected(
+        service.label,
+        f"{service.image} -> the pinned release, accounts on",
+        "a tag that moves changes under you, and whoever reaches the page administers the models",
+    )
+    if service.mounts:
+        notes.open(
+            service.label,
+            "its accounts and conversations begin anew, in a Docker volume of the stack",
+            "copy what is in "
+            + ", ".join(source for source, _ in service.mounts)
+            + " there after the first deploy, if you want to keep it",
+        )
+    for key in service.others:
+        notes.left_out(service.label, key, "Stoker sets what its containers need")
+    name = service.container or f"{compose.project}-{service.name}-1"
+    return WebUi(container=name[:63], service=service.name.lower(), port=_web_ui_port(service))
 
 
 def _project(compose: Compose, engine: str, found_in: Mapping[str, Compose]) -> tuple[str, str]:

@@ -106,11 +106,12 @@ def test_system_2_embedding_providers(pins: Shipped, tmp_path: Path) -> None:
     gateway = host.stacks[0].gateway
     assert gateway is not None
     assert (gateway.port, [(pool.model, pool.kind) for pool in gateway.pools]) == (8000, [("bge-m3", "embeddings")])
+    (web_ui,) = [stack.web_ui for stack in host.stacks if stack.web_ui]
+    assert (web_ui.container, web_ui.service, web_ui.port) == ("memomate-ollama-webui-1", "ollama-webui", 3000)
     notes = "\n".join(imported.notes.lines())
     for line in (
         "--task embed -> runner = pooling",
-        "Stoker deploys no Open WebUI",
-        "http://ollama:... -> http://10.0.0.7:11434 (ollama-webui)",
+        "ghcr.io/open-webui/open-webui:main -> the pinned release, accounts on (ollama-webui)",
         "the whole service (without an image) (backend)",
         "gateway memomate-gateway on port 8000",
     ):
