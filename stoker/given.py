@@ -7,6 +7,7 @@ max_len = _number("MAX_MODEL_LEN", 2048)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def choice(variable: str, default: str, among: Sequence[str]) -> str:
 def number(variable: str, default: int, least: int = 1) -> int:
     """A whole number. Raises SpecError."""
     value = text(variable, str(default))
-    if not value.strip().isdigit() or int(value) < least:
+    if not re.fullmatch(r"\s*[0-9]+\s*", value) or int(value) < least:
         raise _wrong(variable, value, f"it is no whole number from {least} on", f"write for instance {default}")
     return int(value)
 

@@ -37,6 +37,7 @@ def containers() -> None:
                 for action in [
                     *_make_way(run, stack, state),
                     *steps.container_actions(described, stack, state, run.only),
+                    *([] if run.only else steps.note_actions(described, stack, state)),
                 ]
             ),
         ],

@@ -87,6 +87,8 @@ class Published:
     unpacked: int
     #: As it is downloaded.
     packed: int
+    #: How a person writes it in `versions`, with the registry and a TAG.
+    example: str
     #: Newest release that the facts were gathered from, and the one that is pinned.
     newest: str
     pinned: str
@@ -145,6 +147,10 @@ class Engine:
     share_argument: str = ""
     #: What a loaded model takes of each of its cards, for engines that do not ask for a share. Raises ValueError where it cannot be told.
     memory: Callable[[Instance, ModelCard, str], FixedUse] | None = None
+    #: Its memory is predicted by vLLM's arithmetic (stoker/plan/memory), from vLLM's arguments.
+    has_vllm_memory: bool = False
+    #: Arguments whose product is the number of cards; none: any number will do.
+    card_arguments: tuple[str, ...] = ()
     #: Rows of the compatibility table.
     rows: Callable[[], tuple[Row, ...]] = no_rows
     #: Environment variable in which it reads a key that it wants of clients.

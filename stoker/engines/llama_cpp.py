@@ -62,7 +62,7 @@ def _container(place: Place) -> Container:
     assert isinstance(model, FilesModel)  # the spec refuses an engine that cannot serve the model
     assert model.file is not None
     on_card = place.host.profile_of(instance).uses_cards
-    arguments: Arguments = {"n-gpu-layers": _ALL_LAYERS if on_card else 0, **instance.arguments}
+    arguments: Arguments = {**({"n-gpu-layers": _ALL_LAYERS} if on_card else {}), **instance.arguments}
     return Container(
         command=(
             *("--model", f"{directory_of(model)}/{model.file}", "--alias", instance.model),
@@ -164,6 +164,7 @@ ENGINE = Engine(
         # Not measured; the CUDA runtime and the kernels for all cards are most of it.
         unpacked=6_000_000_000,
         packed=3_000_000_000,
+        example="ghcr.io/ggml-org/llama.cpp:server-cuda-bNNNNN",
         newest="11312",
         pinned="11312",
         tag=r"(?:server|full|light)?(?:-[a-z0-9]+)*?-?b(\d{4,5})$",
@@ -177,7 +178,7 @@ ENGINE = Engine(
         "llama-cpp-cpu": Profile(
             "any processor",
             not_applicable="not applicable: CPU build",
-            host_memory=HostMemory(4.0, "", 1),
+            host_memory=HostMemory(4.0, "", 1, estimated=True),
         ),
     },
     container=_container,

@@ -64,6 +64,7 @@ ENGINE = Engine(
         # 9982, 2025-03). How much of it is downloaded is not known: it is taken to be as much.
         unpacked=3_500_000_000,
         packed=3_500_000_000,
+        example="ollama/ollama:N.N.N",
         newest="0.32.15",
         pinned="0.32.15",
         # The image holds libraries of both 12 and 13 and picks what the driver takes.
@@ -76,7 +77,7 @@ ENGINE = Engine(
             "any processor",
             not_applicable="not applicable: on the processor",
             # bge-m3 with a context of 8192 tokens takes 2 GiB at most (its card's estimate).
-            host_memory=HostMemory(2.5, "", 0),
+            host_memory=HostMemory(2.5, "", 0, estimated=True),
         ),
     },
     container=_container,

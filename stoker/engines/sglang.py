@@ -7,6 +7,7 @@ import re
 from stoker.engine import turn
 from stoker.engine.argv import count_problem, form_problems, plain_argv, share_problem
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
+from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
 from stoker.engine.mounts import CACHE, MODEL_DATA, directory_of, turn_volumes, volumes
 from stoker.engine.proofs import TORCH
@@ -57,7 +58,6 @@ def _share(arguments: Arguments) -> float:
 def _container(place: Place) -> Container:
     instance, model = place.instance, place.host.model_of(place.instance)
     assert isinstance(model, FilesModel)  # the spec refuses an engine that cannot serve the model
-    cards: Arguments = {"tp-size": len(place.uuids)} if len(place.uuids) > 1 else {}
     return Container(
         entrypoint=(
             *turn.entrypoint(place, _HEALTH, directory_of(model)),
@@ -66,16 +66,18 @@ def _container(place: Place) -> Container:
         command=(
             *("--model-path", directory_of(model), "--served-model-name", instance.model),
             *("--host", "0.0.0.0", "--port", str(_PORT), "--enable-metrics"),
-            *plain_argv({**cards, **instance.arguments}),
+            *plain_argv(instance.arguments),
         ),
         volumes=(*volumes(place.stack.model_directory), *turn_volumes(place.host.settings.stack_root, place.uuids)),
         environment={
             "STOKER_MODEL": model.origin,
             "HF_HUB_OFFLINE": "1",
+            # Or each look at /health would compute a token.
+            "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
             "TRITON_CACHE_DIR": f"{CACHE}/triton",
             "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
         },
-        healthcheck=("CMD", "python3", "-c", f"import urllib.request; urllib.request.urlopen('{_HEALTH}', timeout=8)"),
+        healthcheck=by_python(_HEALTH),
         takes_turns=True,
         # its processes talk through shared memory (its documentation asks for 32 GB)
         shared_memory="16gb",
@@ -126,7 +128,14 @@ ENGINE = Engine(
     port=_PORT,
     source="files",
     # Sizes not measured: taken to be as vLLM's, which has the same parts.
-    published=Published(("lmsysorg/sglang",), 28_600_000_000, 12_000_000_000, newest="0.5.6", pinned="0.5.6"),
+    published=Published(
+        ("lmsysorg/sglang",),
+        28_600_000_000,
+        12_000_000_000,
+        example="lmsysorg/sglang:vN.N.N",
+        newest="0.5.6",
+        pinned="0.5.6",
+    ),
     profiles={"sglang-cuda": Profile("NVIDIA cards from compute capability 8.0", TORCH)},
     container=_container,
     argument_problems=_problems,
@@ -148,6 +157,7 @@ ENGINE = Engine(
     ),
     share=_share,
     share_argument="mem-fraction-static",
+    card_arguments=("tp-size", "pp-size"),
     model_mount=MODEL_DATA,
     fetches_models=True,
     rows=_rows,

@@ -8,8 +8,9 @@ import re
 from stoker.engine import turn
 from stoker.engine.argv import count_problem, form_problems, plain_argv, share_problem
 from stoker.engine.engine import Arguments, Container, Engine, Paths, Place, Published
+from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
-from stoker.engine.mounts import CACHE, MODEL_DATA, directory_of, turn_volumes, volumes
+from stoker.engine.mounts import CACHE, turn_volumes
 from stoker.engine.proofs import TORCH
 from stoker.plan.compatibility.row import Row
 from stoker.ready.failures_memory import MEMORY_FAILURES
@@ -20,6 +21,7 @@ from stoker.spec.settings import FilesModel
 from stoker.spec.vllm import Finding
 
 _PORT = 8000
+_MODELS = "/models"
 _HEALTH = f"http://127.0.0.1:{_PORT}/health"
 #: Its own default of --free_gpu_memory_fraction: of what the weights leave free, so nearly the whole card.
 _SHARE = 0.9
@@ -54,18 +56,23 @@ def _share(arguments: Arguments) -> float:
 def _container(place: Place) -> Container:
     instance, model = place.instance, place.host.model_of(place.instance)
     assert isinstance(model, FilesModel)  # the spec refuses an engine that cannot serve the model
-    cards: Arguments = {"tp-size": len(place.uuids)} if len(place.uuids) > 1 else {}
-    arguments = {name.replace("-", "_"): value for name, value in {**cards, **instance.arguments}.items()}
+    # 1.1 has no option for the name (that came with pull request 11711, in 2026): it serves a directory under the directory's own name. So the
+    # model is mounted under the one that it is to have; a name with / or : is not possible.
+    served = f"{_MODELS}/{instance.model}"
+    arguments = {name.replace("-", "_"): value for name, value in instance.arguments.items()}
     return Container(
-        entrypoint=(*turn.entrypoint(place, _HEALTH, directory_of(model)), "trtllm-serve"),
+        entrypoint=(*turn.entrypoint(place, _HEALTH, served), "trtllm-serve"),
         command=(
-            *(directory_of(model), "--served_model_name", instance.model),
+            served,
             *("--host", "0.0.0.0", "--port", str(_PORT)),
             *plain_argv(arguments),
         ),
-        volumes=(*volumes(place.stack.model_directory), *turn_volumes(place.host.settings.stack_root, place.uuids)),
+        volumes=(
+            f"{place.stack.model_directory}/{model.directory}:{served}:ro",
+            *turn_volumes(place.host.settings.stack_root, place.uuids),
+        ),
         environment={"STOKER_MODEL": model.origin, "HF_HUB_OFFLINE": "1", "TRITON_CACHE_DIR": f"{CACHE}/triton"},
-        healthcheck=("CMD", "python3", "-c", f"import urllib.request; urllib.request.urlopen('{_HEALTH}', timeout=8)"),
+        healthcheck=by_python(_HEALTH),
         takes_turns=True,
         shared_memory="16gb",
     )
@@ -99,7 +106,14 @@ ENGINE = Engine(
     port=_PORT,
     source="files",
     # Sizes not measured: taken to be as vLLM's.
-    published=Published(("tensorrt-llm/release",), 28_600_000_000, 12_000_000_000, newest="1.1.0", pinned="1.1.0"),
+    published=Published(
+        ("tensorrt-llm/release",),
+        28_600_000_000,
+        12_000_000_000,
+        example="nvcr.io/nvidia/tensorrt-llm/release:N.N.N",
+        newest="1.1.0",
+        pinned="1.1.0",
+    ),
     profiles={"tensorrt-llm-cuda": Profile("NVIDIA cards from compute capability 8.0", TORCH)},
     container=_container,
     argument_problems=_problems,
@@ -110,7 +124,8 @@ ENGINE = Engine(
     failures=MEMORY_FAILURES,
     share=_share,
     share_argument="free-gpu-memory-fraction",
-    model_mount=MODEL_DATA,
+    card_arguments=("tp-size", "pp-size"),
+    model_mount=_MODELS,
     fetches_models=True,
     rows=_rows,
 )

@@ -10,6 +10,7 @@ import re
 
 from stoker.engine.argv import count_problem, form_problems, plain_argv
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
+from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
 from stoker.engine.memory import CONTEXT_HIGH, CONTEXT_LOW, cache_bytes, layout
 from stoker.engine.mounts import MODEL_DATA, directory_of, volumes
@@ -72,10 +73,7 @@ def _container(place: Place) -> Container:
         ),
         volumes=volumes(place.stack.model_directory),
         environment={"STOKER_MODEL": model.origin},
-        healthcheck=(
-            *("CMD", "python3", "-c"),
-            f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{_PORT}/health', timeout=8)",
-        ),
+        healthcheck=by_python(f"http://127.0.0.1:{_PORT}/health"),
     )
 
 
@@ -118,6 +116,7 @@ ENGINE = Engine(
         # What the build adds to its base: 290 MB, `du` of the same packages in an environment (2026-11).
         unpacked=300_000_000,
         packed=300_000_000,
+        example="stoker/transformers:N.N.N-1",
         newest="5.19.0",
         pinned="5.19.0",
     ),
@@ -127,7 +126,7 @@ ENGINE = Engine(
             "any processor",
             not_applicable="not applicable: on the processor",
             # An estimate for a model of some 4 billion values in half precision; not measured.
-            host_memory=HostMemory(9.0, "", 1),
+            host_memory=HostMemory(9.0, "", 1, estimated=True),
         ),
     },
     container=_container,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from stoker.engine import turn
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
+from stoker.engine.health import by_python
 from stoker.engine.mounts import CACHE, MODEL_DATA, directory_of, turn_volumes, volumes
 from stoker.engine.proofs import TORCH
 from stoker.plan.compatibility.image import release
@@ -71,7 +72,7 @@ def _container(place: Place) -> Container:
             "TRITON_CACHE_DIR": f"{CACHE}/triton",
             "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
         },
-        healthcheck=("CMD", "python3", "-c", f"import urllib.request; urllib.request.urlopen('{_HEALTH}', timeout=8)"),
+        healthcheck=by_python(_HEALTH),
         takes_turns=True,
         shared_memory="16gb" if len(place.uuids) > 1 else "",
     )
@@ -87,6 +88,7 @@ ENGINE = Engine(
         # downloaded (vllm-project/vllm issue 27154, 2025-10).
         unpacked=28_600_000_000,
         packed=12_000_000_000,
+        example="vllm/vllm-openai:vN.N.N",
         newest="0.33.0",
         pinned=str(known()["version"]),
         cuda=lambda version: 13 if release(version) >= _CUDA_13 else 12,
@@ -117,6 +119,8 @@ ENGINE = Engine(
     ),
     share=_share,
     share_argument="gpu-memory-utilization",
+    has_vllm_memory=True,
+    card_arguments=("tensor-parallel-size", "pipeline-parallel-size"),
     # v0.19.1: ``--api-key`` or this
     key_variable="VLLM_API_KEY",
     takes_many_prompts=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from stoker.facts.state import HostState
+from stoker.models.gguf import names_of
 from stoker.spec.settings import HubModel
 
 MANIFEST = ".stoker-manifest.json"
@@ -17,6 +18,8 @@ def is_complete(directory: str, model: HubModel, state: HostState) -> bool:
         files = {path: entry["size"] for path, entry in manifest["files"].items()}
         same = (manifest["repository"], manifest["revision"]) == (model.repository, model.revision)
     except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if model.file and not set(names_of(model.file)) <= set(files):
         return False
     there = state.model_files.get(directory, {})
     return same and all(there.get(path) == size for path, size in files.items())

@@ -108,7 +108,7 @@ def script(questions: Questions) -> str:
         _section("listeners") + "ss -Hltnp 2>/dev/null",
     ]
     for directory in questions.model_directories:
-        parts.append(_section("models") + f"find {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null")
+        parts.append(_section("models") + f"find -L {quote(directory)} -type f -printf '%H\\t%P\\t%s\\n' 2>/dev/null")
     parts += ["info=", _docker(questions), _DOCKERS, _PACKAGING, _GUARDS, _FIREWALL]
     if questions.apt_sources:
         patterns = " ".join(f"-e {quote(one)}" for one in questions.apt_sources)

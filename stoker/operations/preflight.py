@@ -30,7 +30,8 @@ def barrier(name: str, run: Session, host_name: str) -> None:
 
 def against(run: Session, host_name: str, found: HostState) -> list[Finding]:
     """What a run has against a host by its state; an earlier stack is what `stoker adopt` is for."""
-    said = findings(run.fleet.host(host_name), found, int(time.time()), cards=run.cards, environment=os.environ)
+    described = run.fleet.host(host_name)
+    said = findings(described, found, int(time.time()), cards=run.cards, environment=os.environ, only=run.only)
     return [one for one in said if one.check != HAND_MADE or host_name not in run.adopting]
 
 

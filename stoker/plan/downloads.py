@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from stoker.facts.manifest import is_complete
 from stoker.facts.state import HostState
+from stoker.models.gguf import names_of
 from stoker.spec.fleet import Host
 from stoker.spec.own_images import own_name
+from stoker.spec.settings import HubModel
 from stoker.steps import build, driver, models, ollama, sources
+
+
+def _registry(image: str) -> str:
+    """The host of an image's registry; empty for Docker Hub's, which has mirrors. As Docker tells one from a part of the name."""
+    first, slash, _ = image.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    return first if is_host and first != "docker.io" else ""
+
+
+def _was_copied(model: HubModel, files: Mapping[str, int]) -> bool:
+    """Whether somebody put the model there; then the fetch checks its structure, without the hub if need be."""
+    return all(name in files for name in (names_of(model.file) if model.file else ["config.json"]))
 
 
 def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
@@ -21,13 +36,13 @@ def addresses(host: Host, state: HostState) -> dict[str, tuple[str, int]]:
         urls += [mirrors.cuda] if driver.release(host, state) else []
     built = build.lacking(host, state)
     pulled = [image for image in host.images() if not own_name(image)] + [build.base(image) for image in built]
-    if not all(state.images.get(image) for image in pulled):
-        urls += mirrors.registries or ["https://registry-1.docker.io"]
+    for registry in dict.fromkeys(_registry(image) for image in pulled if not state.images.get(image)):
+        urls += [f"https://{registry}"] if registry else mirrors.registries or ["https://registry-1.docker.io"]
     if built:
         urls.append(mirrors.python)
     # A model that somebody copied there is checked without the hub, too.
     if any(
-        not is_complete(directory, model, state) and "config.json" not in state.model_files.get(directory, {})
+        not is_complete(directory, model, state) and not _was_copied(model, state.model_files.get(directory, {}))
         for directory, (model, _) in models.wanted(host).items()
     ):
         urls.append(mirrors.hub)

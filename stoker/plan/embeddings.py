@@ -49,20 +49,23 @@ def noted(text: str) -> Vectors:
 
 def change(before: Vectors, now: Vectors) -> str:
     """What becomes of stored vectors, as a sentence; empty when nothing was noted, or nothing that was is gone or differs."""
-    gone = {name: size for name, size in before.items() if now and now.get(name, _ABSENT) not in (size, None)}
+    gone = {name: size for name, size in before.items() if now and (name not in now or _differ(size, now[name]))}
     new = {name: size for name, size in now.items() if name not in before or name in gone}
     if not gone or not new:
         return ""
     lengths = {*gone.values(), *new.values()}
-    words = (
-        "a database made for the old length refuses the new ones"
-        if len(lengths) > 1
-        else "they are of one length and cannot be compared all the same"
-    )
+    if None in lengths:
+        words = "vectors of two models cannot be compared"
+    elif len(lengths) > 1:
+        words = "a database made for the old length refuses the new ones"
+    else:
+        words = "they are of one length and cannot be compared all the same"
     return f"embeddings were of {_words(gone)} and will be of {_words(new)}: {words}"
 
 
-_ABSENT = -1
+def _differ(one: int | None, other: int | None) -> bool:
+    """An unknown length may be any."""
+    return one is not None and other is not None and one != other
 
 
 def _words(vectors: Vectors) -> str:

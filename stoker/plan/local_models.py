@@ -14,8 +14,15 @@ from stoker.spec.fleet import Host
 from stoker.spec.instance import Instance
 from stoker.spec.settings import FilesModel, LocalModel
 
-#: Any of these makes a tokenizer; the third needs merges.txt beside it.
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model")
+#: Each of these sets of files makes a tokenizer.
+TOKENIZERS = (
+    {"tokenizer.json"},
+    {"tokenizer.model"},
+    {"vocab.json", "merges.txt"},
+    {"vocab.txt"},
+    {"sentencepiece.bpe.model"},
+    {"tekken.json"},
+)
 
 #: A pointer of Git LFS in the place of a weight file has some 130 bytes; the smallest real one has more than this.
 _POINTER_BYTES = 1024
@@ -58,7 +65,7 @@ def problems(directory: str, model: LocalModel, state: HostState) -> Iterator[st
     weights = names_of(model.file) if model.file else loaded_files(files)
     if model.file is None:
         yield from _configuration(state.contents.get(f"{directory}/config.json", ""), "config.json" in files)
-        if not any(name in files for name in TOKENIZERS):
+        if not any(names <= files.keys() for names in TOKENIZERS):
             yield "it has no tokenizer: tokenizer.json or tokenizer.model is missing"
     if not weights:
         yield "it has no weights: neither *.safetensors nor pytorch_model.bin is there"
@@ -81,8 +88,9 @@ def _configuration(text: str, there: bool) -> Iterator[str]:
     if not isinstance(config, Mapping):
         yield "config.json holds no object"
         return
-    inner = config.get("text_config")
-    places = [config, inner] if isinstance(inner, Mapping) else [config]
+    # of the text part in models that see or hear as well: text_config, llm_config, thinker_config.text_config
+    parts = [part for part in config.values() if isinstance(part, Mapping)]
+    places = [config, *parts, *(one for part in parts for one in part.values() if isinstance(one, Mapping))]
     if not isinstance(config.get("model_type"), str):
         yield "config.json names no model_type"
     sizes = [place.get("vocab_size") for place in places]

@@ -21,6 +21,8 @@ class Look:
     now: int
     #: What is known of the models; None: nobody looked, and the checks that rest on it say nothing.
     cards: Cards | None = None
+    #: Instances that a deploy is for; it removes nothing then. Empty: all.
+    only: tuple[str, ...] = ()
     #: This machine's, for secrets that a deploy brings to the host.
     environment: Mapping[str, str] = field(default_factory=dict)
 

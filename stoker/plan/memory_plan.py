@@ -157,7 +157,17 @@ def _instance(host: Host, instance: Instance, known: Cards, state: HostState | N
         return unknown(
             f"there is no card of {model.repository}", f"stoker models describe {model.repository} --output {file}"
         )
-    by_card = engine_of(instance.engine).memory
+    engine = engine_of(instance.engine)
+    by_card = engine.memory
+    if by_card is None and not engine.has_vllm_memory:
+        share = engine.share(instance.arguments)
+        if not share:
+            return unknown(
+                f"what {engine.title} takes is not known", "watch its first start; the engine's log says what it takes"
+            )
+        return InstancePlan(
+            instance.name, instance.model, instance.gpus, fixed=FixedUse(instance.name, round(share * total))
+        )
     if by_card is not None:
         try:
             return InstancePlan(

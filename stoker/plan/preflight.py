@@ -66,6 +66,7 @@ def findings(
     now: int,
     cards: Cards | None = None,
     environment: Mapping[str, str] | None = None,
+    only: tuple[str, ...] = (),
 ) -> list[Finding]:
     """Everything that speaks against deploying to a host, or that a person should know before. See `Look` for what is given."""
     if state.uid < 0:  # pyinfra turns a connection that is lost while a fact is gathered into an empty state
@@ -78,7 +79,7 @@ def findings(
                 check="connection",
             )
         ]
-    look = Look(host, state, now, cards, environment or {})
+    look = Look(host, state, now, cards, only, environment or {})
     return [
         Finding(host.name, reason.reason, reason.remedy, reason.anchor, reason.severity, name, reason.instance)
         for name, check in CHECKS.items()

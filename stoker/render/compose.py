@@ -158,9 +158,11 @@ def _web_ui(host: Host, stack: Stack, web_ui: WebUi) -> Service:
             "WEBUI_AUTH": "True",
             # In the volume, or every new container would end all sessions.
             "WEBUI_SECRET_KEY_FILE": f"{data}/.webui_secret_key",
-            # Only Ollama is offered here, and it asks nobody outside.
             "ENABLE_OPENAI_API": "False",
-            "HF_HUB_OFFLINE": "1",
+            # What stands here holds, also when its database remembers something else (it would keep the first start's addresses).
+            "ENABLE_PERSISTENT_CONFIG": "False",
+            # It asks nobody outside: no models of the hub, no look for newer versions.
+            "OFFLINE_MODE": "True",
         },
         healthcheck=("CMD", "curl", "-q", "-s", "-f", "-m", "8", f"http://127.0.0.1:{CONTAINER_PORT}/health"),
         start_period=120,

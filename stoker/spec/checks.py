@@ -5,16 +5,16 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from stoker.engine.registry import engine_of
 from stoker.spec import vllm
 from stoker.spec.fleet import Fleet, Host
-from stoker.spec.gateway import Gateway, Pool
+from stoker.spec.gateway import Gateway, Kind, Pool
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.problems import Problem
-from stoker.spec.settings import FilesModel, OllamaModel
+from stoker.spec.settings import FilesModel, HubModel, OllamaModel
 from stoker.spec.stack import Stack
 
 #: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
@@ -37,13 +37,15 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
             f"add 'gpus', or take {host.name} out of the inventory",
         )
     yield from _duplicates(host, problem)
+    yield from _directory_problems(host, problem)
     for stack in host.stacks:
-        yield from _web_ui_problems(host, stack, problem)
+        yield from _web_ui_problems(host, stack, problem, known_versions="versions" not in unknown)
     for _, instance in host.instances():
         if "models" not in unknown:
             yield from _model_problems(host, instance, problem)
         yield from _gpu_problems(host, instance, problem)
-        yield from _version_problems(host, instance, problem)
+        if "versions" not in unknown:
+            yield from _version_problems(host, instance, problem)
         yield from _argument_problems(host, instance, problem)
     yield from _overfull_gpus(host, problem)
 
@@ -102,6 +104,8 @@ def _gpu_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Pr
                 f"use 0 to {host.gpus.count - 1}, or correct `gpus` of the host",
                 instance.name,
             )
+    if gpus and not needs:
+        yield problem("gpus", gpus, "its profile works on the processor", "remove them, or the profile", instance.name)
     if len(set(gpus)) != len(gpus):
         yield problem("gpus", gpus, "a GPU is named twice", "name each GPU once", instance.name)
 
@@ -113,7 +117,7 @@ def _version_problems(host: Host, instance: Instance, problem: _Make) -> Iterato
             "image",
             None,
             f"`versions` has no image of {instance.engine}, and the instance names none",
-            f"add {instance.engine!r}: '{example.repositories[0]}:TAG' to `versions` in group_data/all.py",
+            f"add {instance.engine!r}: '{example.example}' to `versions` in group_data/all.py",
             instance.name,
         )
 
@@ -121,8 +125,8 @@ def _version_problems(host: Host, instance: Instance, problem: _Make) -> Iterato
 def _argument_problems(host: Host, instance: Instance, problem: _Make) -> Iterator[Problem]:
     engine = engine_of(instance.engine)
     image = instance.image or host.settings.versions.engines.get(instance.engine, "")
-    if instance.engine == "vllm":
-        yield from _parallel_problems(instance, problem)
+    if engine.card_arguments:
+        yield from _parallel_problems(instance, engine.card_arguments, problem)
     for argument, reason, remedy in engine.argument_problems(instance.arguments, vllm.version_of(image)):
         yield problem(f"arguments[{argument!r}]", instance.arguments[argument], reason, remedy, instance.name)
     kind = engine.kind(instance.arguments)
@@ -136,9 +140,9 @@ def _argument_problems(host: Host, instance: Instance, problem: _Make) -> Iterat
         )
 
 
-def _parallel_problems(instance: Instance, problem: _Make) -> Iterator[Problem]:
+def _parallel_problems(instance: Instance, names: Sequence[str], problem: _Make) -> Iterator[Problem]:
     gpus, arguments = list(instance.gpus), instance.arguments
-    sizes = [arguments.get(f"{kind}-parallel-size") or 1 for kind in ("tensor", "pipeline")]
+    sizes = [arguments.get(name) or 1 for name in names]
     if (
         gpus
         and len(set(gpus)) == len(gpus)
@@ -148,8 +152,8 @@ def _parallel_problems(instance: Instance, problem: _Make) -> Iterator[Problem]:
         yield problem(
             "gpus",
             gpus,
-            f"tensor-parallel-size {sizes[0]} x pipeline-parallel-size {sizes[1]} is not the number of its GPUs",
-            f"write 'tensor-parallel-size': {len(gpus)} in `arguments`, or change `gpus`",
+            f"{' x '.join(f'{name} {size}' for name, size in zip(names, sizes, strict=True))} is not the number of its GPUs",
+            f"write {names[0]!r}: {len(gpus)} in `arguments`, or change `gpus`",
             instance.name,
         )
 
@@ -176,13 +180,39 @@ def _overfull_gpus(host: Host, problem: _Make) -> Iterator[Problem]:
             )
 
 
-def _web_ui_problems(host: Host, stack: Stack, problem: _Make) -> Iterator[Problem]:
+def _directory_problems(host: Host, problem: _Make) -> Iterator[Problem]:
+    """What is downloaded into one directory is one model, or the manifest beside it would be of neither."""
+    owners: dict[str, tuple[str, str | None]] = {}
+    for stack, instance in host.instances():
+        model = host.settings.models.get(instance.model)
+        if not isinstance(model, HubModel):
+            continue
+        path = f"{stack.model_directory}/{model.directory}"
+        if owners.setdefault(path, (model.origin, model.file)) != (model.origin, model.file):
+            yield problem(
+                "directory",
+                path,
+                f"{instance.model} would be downloaded where another model is: {owners[path][0]} {owners[path][1] or ''}".rstrip(),
+                "give each its own `directory` in `models`",
+                instance.name,
+            )
+
+
+def _web_ui_problems(host: Host, stack: Stack, problem: _Make, known_versions: bool) -> Iterator[Problem]:
     if stack.web_ui is None:
         return
     name = stack.web_ui.container
-    if host.settings.versions.open_webui is None:
+    if known_versions and host.settings.versions.open_webui is None:
         remedy = "add 'open_webui': 'ghcr.io/open-webui/open-webui:vN.N.N' to `versions` in group_data/all.py"
         yield problem("web_ui", name, "`versions` has no image of Open WebUI", remedy, name)
+    if host.settings.strict:
+        yield problem(
+            "web_ui",
+            name,
+            "`strict` lets nobody but the gateways use the models, and this page manages them for whoever has an account",
+            "remove it, or remove `strict`",
+            name,
+        )
     if not any(instance.engine == "ollama" for instance in stack.instances):
         yield problem(
             "web_ui",
@@ -287,6 +317,15 @@ def _member_problems(fleet: Fleet, pool: Pool, where: str, container: str) -> It
             "describe the model under a name for each engine in `models`, with a pool for each",
             container,
         )
+    elif mismatched := [one.name for one in members if _does(one) not in (None, pool.kind)]:
+        yield Problem(
+            where,
+            f"{field}.kind",
+            repr(pool.kind),
+            f"by its arguments {mismatched[0]} is for {_does(members[0])}",
+            "correct the pool's `kind`, or the instance's `arguments`",
+            container,
+        )
     elif pool.kind not in engine_of(members[0].engine).paths:
         title = engine_of(members[0].engine).title
         yield Problem(
@@ -318,6 +357,12 @@ def _external_problems(fleet: Fleet, host: Host, gateway: Gateway, pool: Pool, w
                 "give each name once",
                 gateway.container,
             )
+
+
+def _does(instance: Instance) -> Kind | None:
+    """What an instance's arguments make of it; None where they do not decide, as with Ollama."""
+    engine = engine_of(instance.engine)
+    return None if engine.source == "library" else engine.kind(instance.arguments)
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ class Host:
     gpus: GpuHardware | None
     stacks: tuple[Stack, ...]
     settings: Settings
+    #: Images of the whole host that can fetch models, where this is a part of it (`only`).
+    fetching: tuple[str, ...] = ()
 
     def instances(self) -> Iterator[tuple[Stack, Instance]]:
         for stack in self.stacks:
@@ -49,11 +51,11 @@ class Host:
         if not names:
             return self
         stacks = (
-            stack.model_copy(update={"instances": chosen, "gateway": None})
+            stack.model_copy(update={"instances": chosen, "gateway": None, "web_ui": None})
             for stack in self.stacks
             if (chosen := tuple(instance for instance in stack.instances if instance.name in names))
         )
-        return replace(self, stacks=tuple(stacks))
+        return replace(self, stacks=tuple(stacks), fetching=self._fetching())
 
     def model_of(self, instance: Instance) -> AnyModel:
         return self.settings.models[instance.model]
@@ -78,9 +80,12 @@ class Host:
 
     def fetching_image(self, instance: Instance) -> str:
         """An image that can fetch model files: the instance's own, another one of the host's, else one that is made for it."""
-        able = [self.image_of(one) for _, one in self.instances() if engine_of(one.engine).fetches_models]
-        own = self.image_of(instance)
+        able, own = self._fetching(), self.image_of(instance)
         return own if own in able else next(iter(able), FETCH)
+
+    def _fetching(self) -> tuple[str, ...]:
+        own = (self.image_of(one) for _, one in self.instances() if engine_of(one.engine).fetches_models)
+        return self.fetching or tuple(own)
 
     def images(self) -> list[str]:
         """Every image that this host needs, each once."""

@@ -19,6 +19,8 @@ class HostMemory:
     cache_variable: str
     #: Cache without the variable in the description: what the image itself sets.
     cache_gib: float
+    #: An estimate for a small model, so that nothing is refused by it.
+    estimated: bool = False
 
     def of(self, environment: Mapping[str, str]) -> float:
         """GiB of one instance with this environment. An unreadable size counts as the default; the engine refuses it."""

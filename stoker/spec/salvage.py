@@ -52,6 +52,8 @@ def host_description(data: Mapping[str, object], error: ValidationError) -> Host
                     beyond_help.setdefault(stack, set()).add(instance)
             case ("stacks", int(stack), "gateway", *_):
                 left["stacks"][stack]["gateway"] = None
+            case ("stacks", int(stack), "web_ui", *_):
+                left["stacks"][stack]["web_ui"] = None
             case ("gpus", *_):
                 left["gpus"] = _ANY_GPUS
             case (name, *_) if name not in HostDescription.model_fields:

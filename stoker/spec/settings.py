@@ -332,7 +332,6 @@ class Settings(Spec):
             if engine not in NAMES:
                 raise ValueError(f"{engine!r} is no engine; write one of {', '.join(NAMES)}")
             if name not in engine_of(engine).profiles:
-                raise ValueError(
-                    f"{name!r} is no profile of {engine}; write one of {', '.join(engine_of(engine).profiles)}"
-                )
+                ways = ", ".join(f"{key} ({one.runs_on})" for key, one in engine_of(engine).profiles.items())
+                raise ValueError(f"{name!r} is no profile of {engine}; write one of {ways}")
         return value

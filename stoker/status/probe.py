@@ -29,7 +29,7 @@ _ANSWER_SECONDS = 2
 _LOG_LINES, _LOG_BYTES = 400, 49152
 
 _FUNCTIONS = f"""
-page() {{ curl -q -s --noproxy '*' -m {_ANSWER_SECONDS} "http://127.0.0.1:$1$2"; }}
+page() {{ curl -q -s -f --noproxy '*' -m {_ANSWER_SECONDS} "http://127.0.0.1:$1$2"; }}
 look() {{ printf 'metrics\\t%s\\t%s\\t%s\\n' "$1" "$(date +%s.%N)" "$2"; }}
 log() {{ printf 'log\\t%s\\t%s\\n' "$1" "$(docker logs --timestamps --tail {_LOG_LINES} "$1" 2>&1 | tail -c {_LOG_BYTES} | base64 -w0)"; }}
 counts() {{
@@ -37,7 +37,7 @@ counts() {{
   if [ -z "$w" ]; then log "$1"; return; fi
   look "$1" "$w"; sleep {RATE_SECONDS}; look "$1" "$(page "$2" /metrics | sh -c "$3")"
 }}
-answers() {{ page "$2" "$3" | grep -q . || log "$1"; }}
+answers() {{ page "$2" "$3" >/dev/null || log "$1"; }}
 members() {{ printf 'members\\t%s\\t%s\\n' "$1" "$(timeout {_ANSWER_SECONDS} docker exec "$1" busybox wget -q -O - "http://{INSIDE_ADDRESS}:$2/members" | tr '\\n\\t' '  ')"; }}
 """.strip()
 

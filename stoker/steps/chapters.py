@@ -45,7 +45,14 @@ def chapters(fleet: Fleet, host: Host, state: HostState) -> dict[str, list[Actio
         "Stack files": [action for entry in host.stacks for action in stack.file_actions(fleet, host, entry, state)],
         "Containers": [
             *stack.forgotten(host, state),
-            *(action for entry in host.stacks for action in stack.container_actions(host, entry, state)),
+            *(
+                action
+                for entry in host.stacks
+                for action in [
+                    *stack.container_actions(host, entry, state),
+                    *stack.note_actions(host, entry, state),
+                ]
+            ),
         ],
         "Ollama models": ollama.actions(host, state),
         "Gateway configuration": [

@@ -87,6 +87,15 @@ def notes(host: Host, stack: Stack) -> list[File]:
     return [File(embeddings_note(host, stack), embeddings.note(vectors))] if vectors else []
 
 
+def note_actions(host: Host, stack: Stack, state: HostState) -> list[Action]:
+    """Note what was deployed, once its containers are made."""
+    stale = [file for file in notes(host, stack) if not file.is_on(state)]
+    if not stale:
+        return []
+    script, stdin = write_files(stale, stack_directory(host, stack))
+    return [Action(f"write {', '.join(file.path for file in stale)}", script, stdin)]
+
+
 def compose_path(host: Host, stack: Stack) -> str:
     return f"{stack_directory(host, stack)}/{stack.compose_file}"
 
@@ -95,7 +104,7 @@ def file_actions(fleet: Fleet, host: Host, stack: Stack, state: HostState) -> li
     """Write what differs, after Compose and nginx have read the new set and found it right."""
     compose = File(compose_path(host, stack), compose_file(host, stack, uuids(state)))
     gateway = gateway_files(fleet, host, stack)
-    stale = [file for file in [compose, *notes(host, stack), *gateway] if not file.is_on(state)]
+    stale = [file for file in [compose, *gateway] if not file.is_on(state)]
     if not stale:
         return []
     checks = []

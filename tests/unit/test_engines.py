@@ -15,9 +15,10 @@ from support.states import bare
 
 from stoker.engine import registry
 from stoker.engine.registry import NAMES, engine_of
-from stoker.models.card import CardFile, ModelCard, Source
+from stoker.models.card import CardFile, Cards, ModelCard, Source
 from stoker.plan.compatibility import Question, answers
 from stoker.plan.memory.predict import GIB
+from stoker.plan.memory_plan import plan_host
 from stoker.render.compose import Service, services
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import SpecError
@@ -117,7 +118,7 @@ def test_an_engine_without_an_image_is_refused() -> None:
         data["all"]["versions"].pop("llama-cpp", None)
         data["llm"]["stacks"][0]["instances"][4].update({"engine": "llama-cpp", "arguments": {}})
 
-    with pytest.raises(SpecError, match=r"add 'llama-cpp': 'ggml-org/llama.cpp:TAG' to `versions`"):
+    with pytest.raises(SpecError, match=r"add 'llama-cpp': 'ghcr.io/ggml-org/llama.cpp:server-cuda-bNNNNN' to `versions`"):
         make_fleet(change)
 
 
@@ -205,3 +206,51 @@ def test_the_worked_example_of_the_documentation(monkeypatch: pytest.MonkeyPatch
     finally:
         del IMAGES["text-lab"]
         registry.engine_of.cache_clear()
+
+
+def test_one_error_in_versions_blames_no_engine() -> None:
+    def change(data: Data) -> None:
+        data["all"]["versions"]["ngnix"] = data["all"]["versions"].pop("nginx")
+        data["all"]["models"]["qwen2.5-14b"] = GGUF
+        data["llm"]["stacks"][0]["instances"][4].update({"engine": "llama-cpp", "arguments": {}})
+
+    with pytest.raises(SpecError) as told:
+        make_fleet(change)
+    assert {problem.field for problem in told.value.problems} == {"versions.ngnix"}
+
+
+def test_a_share_of_another_engine_is_counted_as_it_is() -> None:
+    host = fleet("sglang", {"mem-fraction-static": 0.8}).hosts[0]
+    plan = plan_host(host, Cards(hub={"Qwen/Qwen3-4B": card(CONFIG, model__safetensors=8_000_000_000)}))
+    (one,) = [entry for entry in plan.instances if entry.name == "vllm_qwen_gpu2"]
+    assert one.prediction is None
+    assert one.fixed is not None
+    assert one.fixed.bytes == pytest.approx(0.8 * 31.68 * GIB, rel=0.01)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_cards_and_the_arguments_that_need_them(engine: str) -> None:
+    name = "tensor-parallel-size" if engine == "vllm" else "tp-size"
+    with pytest.raises(SpecError, match=f"{name} 2 x .* 1 is not the number of its GPUs"):
+        fleet(engine, {name: 2})
+
+
+def test_a_pool_of_another_kind_than_its_instances() -> None:
+    with pytest.raises(SpecError, match="by its arguments vllm_qwen_gpu2 is for embeddings"):
+        fleet("llama-cpp", {"embeddings": True})
+
+
+def test_on_the_processor_there_are_no_cards() -> None:
+    def change(data: Data) -> None:
+        data["all"]["profiles"] = {"llama-cpp": "llama-cpp-cpu"}
+        data["all"]["models"]["qwen2.5-14b"] = GGUF
+        data["llm"]["stacks"][0]["instances"][4].update({"engine": "llama-cpp", "arguments": {}, "gpus": gpus})
+
+    gpus: list[int] = [2]
+    with pytest.raises(SpecError, match="its profile works on the processor"):
+        make_fleet(change)
+    gpus.clear()
+    host = make_fleet(change).hosts[0]
+    found = services(host, host.stacks[0], uuids(bare(host)))[4]
+    assert found.gpus == ()
+    assert "--n-gpu-layers" not in found.command

@@ -314,3 +314,26 @@ def test_a_model_without_safetensors(tmp_path: Path) -> None:
     put(directory, {"config.json": b"{}", "pytorch_model.bin": b"weights"})
     assert fetch(directory, closed_port()).status == 0
     assert set(manifest(directory)["files"]) == {"config.json", "pytorch_model.bin"}
+
+
+GGUF = b"GGUF" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("files", "only", "words"),
+    [
+        ({}, "q.gguf", "is not on this host and the hub cannot be reached"),
+        ({"q.gguf": POINTER}, "q.gguf", "is not a GGUF file (a Git LFS pointer?)"),
+        ({"q-00001-of-00002.gguf": GGUF}, "q-?????-of-00002.gguf", "is not on this host"),
+    ],
+)
+def test_what_is_wrong_with_a_copied_gguf_file(tmp_path: Path, files: dict[str, bytes], only: str, words: str) -> None:
+    put(tmp_path / "model", files)
+    with pytest.raises(PROGRAM["Failure"], match=re.escape(words)):
+        PROGRAM["check_gguf"](tmp_path / "model", only)
+
+
+def test_all_parts_of_a_copied_gguf_model(tmp_path: Path) -> None:
+    parts = {"q-00001-of-00002.gguf": GGUF, "q-00002-of-00002.gguf": GGUF, "other.gguf": GGUF}
+    put(tmp_path / "model", parts)
+    assert set(PROGRAM["check_gguf"](tmp_path / "model", "q-?????-of-00002.gguf")) == set(list(parts)[:2])

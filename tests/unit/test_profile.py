@@ -90,7 +90,9 @@ def test_a_profile_of_another_engine_is_refused() -> None:
     def change(data: Data) -> None:
         data["all"]["profiles"] = {"vllm": "ollama-cuda"}
 
-    with pytest.raises(SpecError, match=r"'ollama-cuda' is no profile of vllm\n.*write one of vllm-cuda, vllm-cpu"):
+    with pytest.raises(
+        SpecError, match=r"'ollama-cuda' is no profile of vllm\n.*write one of vllm-cuda \(NVIDIA cards"
+    ):
         fleet_and_host("llm", change)
 
 

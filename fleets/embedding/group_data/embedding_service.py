@@ -38,10 +38,12 @@ _REPLICAS = _number("EMBEDDING_REPLICAS", 1)
 # Tokens of one text: what the model was made for.
 _CONTEXT = {"bge-m3": 8192, "bge-large": 512, "bge-small": 512}
 
-gpus = {"count": 2, "card": "RTX", "memory_gib": 24}
 models = _MODELS[_PROVIDER]
 # Ollama can work on the processor; `cuda` is a card.
 profiles = {"ollama": f"ollama-{_choice('OLLAMA_ON', 'cuda', ('cuda', 'cpu'))}"}
+# A gateway alone, and Ollama on the processor, run on a machine without cards.
+_ON_CARDS = _PROVIDER == "vllm" or (_PROVIDER == "ollama" and profiles["ollama"] == "ollama-cuda")
+gpus = {"count": 2, "card": "RTX", "memory_gib": 24} if _ON_CARDS else None
 
 
 def _vllm(number):

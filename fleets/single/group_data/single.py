@@ -10,12 +10,13 @@ from stoker.given import text as _text
 # OWNER/NAME is downloaded from the hub and verified; a plain name is a directory that you put below /data/models yourself.
 _MODEL_NAME = _text("MODEL_NAME", "Qwen3-4B")
 _SERVED_AS = _text("SERVED_NAME", "Qwen3-4B-I-chat")
-_TENSOR_PARALLEL_SIZE = _number("TENSOR_PARALLEL_SIZE", 1)
 # Each on cards of its own, behind the gateway.
 _REPLICAS = _number("REPLICAS", 1)
 
-# More arguments of vLLM, one a line; this file is the place of the `--config` of a container that was made by hand.
-_CONFIG = _arguments(_Path("fleets/single/vllm_config.yaml"))
+# Arguments of vLLM, one a line: the place of the `--config` of a container that was made by hand. The environment stands above it.
+_CONFIG = _arguments(_Path(__file__).parents[1] / "vllm_config.yaml")
+
+_TENSOR_PARALLEL_SIZE = _number("TENSOR_PARALLEL_SIZE", _CONFIG.get("tensor-parallel-size", 1))
 
 gpus = {"count": 2, "card": "RTX", "memory_gib": 24}
 models = {
@@ -39,8 +40,10 @@ stacks = [
                 "port": 8000 + number,
                 "arguments": {
                     **_CONFIG,
-                    "max-model-len": _number("MAX_MODEL_LEN", 2048),
-                    "gpu-memory-utilization": _share("GPU_MEMORY_UTILIZATION", 0.9),
+                    "max-model-len": _number("MAX_MODEL_LEN", _CONFIG.get("max-model-len", 2048)),
+                    "gpu-memory-utilization": _share(
+                        "GPU_MEMORY_UTILIZATION", _CONFIG.get("gpu-memory-utilization", 0.9)
+                    ),
                     "tensor-parallel-size": _TENSOR_PARALLEL_SIZE,
                 },
             }

@@ -21,7 +21,9 @@ def check(look: Look) -> Reasons:
     leaving = {old.id for olds in blockers(look.host, look.state).values() for old in olds}
     # So does one of Stoker's that is no longer described.
     leaving |= {
-        one.id for one in look.state.containers.values() if one.configuration and not _is_described(look.host, one)
+        one.id
+        for one in look.state.containers.values()
+        if not look.only and one.configuration and not _is_described(look.host, one)
     }
     for gpu in look.state.gpus:
         others = [

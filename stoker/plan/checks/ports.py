@@ -9,6 +9,7 @@ from stoker.plan.look import Look, Reason, Reasons
 def check(look: Look) -> Reasons:
     host, state = look.host, look.state
     owners = {listener.port: listener.process for listener in state.listeners}
+    projects = {stack.project for stack in host.stacks}
     by_hand = {old.name for containers in blockers(host, state).values() for old in containers}
     published = {
         port: container
@@ -24,7 +25,7 @@ def check(look: Look) -> Reasons:
             container = published.get(port)
             if container is not None and container.name in by_hand:
                 continue  # the check of earlier stacks has said so
-            if container is not None and container.configuration:
+            if container is not None and container.configuration and (not look.only or container.project in projects):
                 continue  # Stoker's own, also of another instance or project: the same deploy frees the port
             if container is not None:
                 holder = f"the container {container.name}"
