@@ -96,7 +96,7 @@ END
 setsid python3 /run/taker.py >/dev/null 2>&1 & echo $! >/run/taker.pid
 i=0; until test -e /run/taken; do i=$((i+1)); test $i -lt 50 || exit 1; sleep 0.1; done""",
     "kill $(cat /run/taker.pid); rm -f /run/taker.pid /run/taken /run/taker.py",
-    "12.0 GiB are left, vllm_qwen_gpu2 ask for 27.2: vLLM does not start when less is free",
+    "12.0 GiB are left, vllm_qwen_gpu2 ask for 27.2: they do not start when less is free",
 )
 NEWER_BRANCH = Obstacle(
     GPU10,
