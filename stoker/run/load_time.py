@@ -24,7 +24,7 @@ from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
 from stoker.ready.probe import unix_time
 from stoker.ready.spans import spans
-from stoker.smoke.ssh import AccessError, logins
+from stoker.smoke.ssh import UNREACHED, AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
 from stoker.steps.stack import member_name
@@ -84,7 +84,7 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Ca
     host, instance = found[0]
     access = logins(described.inventory)
     if host.name not in access:
-        print(f"{host.name} is not reached by SSH; measure on the host by hand.", file=sys.stderr)
+        print(f"{host.name}: {UNREACHED}; measure on the host by hand.", file=sys.stderr)
         return NOT_STARTED
     print(f"{instance.name} on {host.name} will be stopped and started twice, first without its caches.")
     print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from stoker.engine.registry import engine_of
 from stoker.spec import vllm
-from stoker.spec.fleet import Fleet, Host
+from stoker.spec.fleet import LOCAL, Fleet, Host
 from stoker.spec.gateway import Gateway, Pool
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
@@ -19,6 +19,8 @@ from stoker.spec.stack import Stack
 
 #: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
 _Make = Callable[..., Problem]
+
+_LOCAL_ADDRESS = f'give this machine\'s address in its network: ("{LOCAL}", {{"address": "192.168.31.40"}})'
 
 
 def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[str] = frozenset()) -> Iterator[Problem]:
@@ -35,6 +37,14 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
             "",
             f"{host.name} has none, and there is no default",
             f"add 'gpus', or take {host.name} out of the inventory",
+        )
+    if host.address == LOCAL:
+        yield Problem(
+            origin("address"),
+            "address",
+            "",
+            f"{LOCAL} has none, and no gateway and no client can use that name as one",
+            _LOCAL_ADDRESS,
         )
     yield from _duplicates(host, problem)
     for stack in host.stacks:
@@ -245,6 +255,7 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
     for stack in host.stacks:
         if stack.gateway:
             yield from _access_problems(fleet, host, stack.gateway, origin("stacks"))
+            yield from _loopback_problems(fleet, stack.gateway, origin("address"))
         for pool in stack.gateway.pools if stack.gateway else ():
             field = f"gateway.pools[{pool.name!r}]"
             assert stack.gateway is not None
@@ -318,6 +329,22 @@ def _external_problems(fleet: Fleet, host: Host, gateway: Gateway, pool: Pool, w
                 "give each name once",
                 gateway.container,
             )
+
+
+def _loopback_problems(fleet: Fleet, gateway: Gateway, where: str) -> Iterator[Problem]:
+    """Whoever describes the machine that he sits at may think of 127.0.0.1."""
+    for pool in gateway.pools:
+        for other, _ in fleet.members(pool.model, pool.hosts):
+            if other.name == LOCAL and _is_loopback(other.address):
+                reason = f"in the container of {gateway.container} this leads to the container itself, not to {LOCAL}"
+                yield Problem(where, "address", repr(other.address), reason, _LOCAL_ADDRESS)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
