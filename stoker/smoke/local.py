@@ -248,9 +248,10 @@ class LocalChannel:
 
     def _kill(self) -> None:
         assert self._process is not None
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not self._tell(self._process.pid, number) or self._gone(_SIGNAL_SECONDS):
-                return
+        group = self._process.pid
+        if self._tell(group, signal.SIGTERM) and not self._gone(_SIGNAL_SECONDS):
+            self._tell(group, signal.SIGKILL)
+            self._process.wait()
 
     def _gone(self, seconds: float) -> bool:
         """Whether its processes end within so long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,14 +16,14 @@ from pathlib import Path
 import docker.errors
 import pytest
 from smoke_sshd import programs
+from support.fleet import PROJECT
 
 from stoker.doctor.look import Commands
-from stoker.inventory import load_inventory
 from stoker.logs import remote
 from stoker.logs.remote import Part
 from stoker.operate.inside import attach
 from stoker.smoke.local import LocalClient
-from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.smoke.ssh import AccessError, Login, Shell
 
 
 @pytest.fixture
@@ -216,11 +217,26 @@ def test_what_is_printed_is_a_plain_command(shell: Callable[..., Shell]) -> None
 
 
 def test_the_inventory_says_which_host_is_this_machine(tmp_path: Path) -> None:
-    file = tmp_path / "inventory.py"
-    file.write_text(
+    """In a process of its own, patched for gevent as `stoker` is."""
+    (tmp_path / "inventory.py").write_text(
         "a = [('@local', {'_sudo': True, '_sudo_password': 'x'})]\nb = ['192.168.31.10', '@docker/debian']\n"
     )
-    found = logins(load_inventory(file))
-    assert set(found) == {"@local", "192.168.31.10"}
-    assert (found["@local"].command, found["@local"].sudo, found["@local"].sudo_password) == ((), True, "x")
-    assert isinstance(found["@local"].connect(), LocalClient)
+    program = """
+import pyinfra_cli, sys
+from pathlib import Path
+from stoker.inventory import load_inventory
+from stoker.smoke.ssh import Shell, logins
+found = logins(load_inventory(Path("inventory.py")))
+print(sorted(found), found["@local"].command, found["@local"].sudo, found["@local"].sudo_password)
+shell = Shell(found["@local"])
+print(shell.outcome("cat; exit 3", 5, "in"), end="")
+"""
+    programs(tmp_path)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == (
+        "['192.168.31.10', '@local'] () True x\n(3, 'in', '')",
+        0,
+    ), done.stderr
