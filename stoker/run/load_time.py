@@ -252,7 +252,9 @@ def phases(name: str, log: str) -> dict[str, float]:
 
     Raises NotMeasured when the log does not show where a start begins and ends.
     """
-    lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in map(_stamped, log.splitlines())]
+    # Not splitlines: a line may have a progress bar in it, whose steps are divided by \r.
+    stamped = [_stamped(line) for line in log.split("\n") if line]
+    lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in stamped]
     begun, ended = (_first(name, lines, words) for words in (_FIRST_LINE, _LAST_LINE))
     lines = lines[: ended + 1]
     found = {phase.words: seconds for phase, seconds in spans(lines).items() if phase is not Phase.SERVING}

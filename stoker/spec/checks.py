@@ -255,7 +255,6 @@ def gateway_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> 
     for stack in host.stacks:
         if stack.gateway:
             yield from _access_problems(fleet, host, stack.gateway, origin("stacks"))
-            yield from _loopback_problems(fleet, stack.gateway, origin("address"))
         for pool in stack.gateway.pools if stack.gateway else ():
             field = f"gateway.pools[{pool.name!r}]"
             assert stack.gateway is not None
@@ -331,13 +330,18 @@ def _external_problems(fleet: Fleet, host: Host, gateway: Gateway, pool: Pool, w
             )
 
 
-def _loopback_problems(fleet: Fleet, gateway: Gateway, where: str) -> Iterator[Problem]:
-    """Whoever describes the machine that he sits at may think of 127.0.0.1."""
-    for pool in gateway.pools:
-        for other, _ in fleet.members(pool.model, pool.hosts):
-            if other.name == LOCAL and _is_loopback(other.address):
-                reason = f"in the container of {gateway.container} this leads to the container itself, not to {LOCAL}"
-                yield Problem(where, "address", repr(other.address), reason, _LOCAL_ADDRESS)
+def address_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
+    """Whoever describes the machine that they sit at may think of 127.0.0.1."""
+    users = [
+        stack.gateway.container
+        for other in fleet.hosts
+        for stack in other.stacks
+        if stack.gateway
+        and any(member is host for pool in stack.gateway.pools for member, _ in fleet.members(pool.model, pool.hosts))
+    ]
+    if host.name == LOCAL and users and _is_loopback(host.address):
+        reason = f"in the container of {users[0]} this leads to the container itself, not to {LOCAL}"
+        yield Problem(origin("address"), "address", repr(host.address), reason, _LOCAL_ADDRESS)
 
 
 def _is_loopback(address: str) -> bool:

@@ -22,7 +22,17 @@ from support.machine import Machine
 PLACE = "/srv/stoker-aboard"
 
 _KEY = "internet/keys/lab-archive-keyring.asc"
-_SOURCES = ("stoker", "templates", "images", "group_data", "fleets", "tasks", "lab/__init__.py", "lab/group_data")
+_SOURCES = (
+    "deploy.py",
+    "tasks",
+    "stoker",
+    "templates",
+    "images",
+    "group_data",
+    "fleets",
+    "lab/__init__.py",
+    "lab/group_data",
+)
 #: Of the interpreter; of its packages, which only tests and a build use.
 _NO_LIBRARY = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "config-*")
 _NO_PACKAGES = ("mypy*", "*__mypyc*", "openai", "pip", "setuptools", "hypothesis", "_pytest", "__editable__*")
