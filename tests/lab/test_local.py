@@ -39,18 +39,21 @@ def test_a_host_deploys_itself_and_every_verb_works_without_ssh(aboard: Aboard) 
 
     _smoke(aboard)
     for verb, *words in (
-        *(("status", "--json"), ("doctor", "--json"), ("wait",), ("plan", "--live"), ("top", "--once")),
-        *(("logs", "--tail", "3"), ("endpoints", "--from-container", "vllm@@local")),
+        *(("status",), ("doctor",), ("wait",), ("plan", "--live"), ("top", "--once"), ("endpoints", "--check")),
         *(("restart", "vllm", "--yes"), ("drain", "vllm", "--force"), ("undrain", "vllm")),
     ):
         done = aboard.stoker(verb, *_FLEET, *words)
         assert done.code == 0, str(done)
-        assert "SSH" not in done.text
-        if verb == "logs":
-            assert len(done.out.splitlines()) == 6, str(done)
-    assert aboard.stoker("exec", *_FLEET, "vllm", "sh", "-c", "echo $0; exit 7", "a word").code == 7
+        assert "SSH" not in done.text, str(done)
+    logs = aboard.stoker("logs", *_FLEET, "--tail", "3")
+    assert (logs.code, len(logs.out.splitlines())) == (0, 6), str(logs)
+    inside = aboard.stoker("endpoints", *_FLEET, "--from-container", "vllm@@local")
+    assert f"pass  gateway  http://{GPU40.address}:8080" in inside.out, str(inside)
+
+    program = aboard.stoker("exec", *_FLEET, "vllm", "sh", "-c", "echo $0; exit 7", "two words")
+    assert (program.code, program.out) == (7, "two words\n"), str(program)
     terminal = aboard.stoker("exec", *_FLEET, "vllm", "tty", terminal=True)
-    assert (terminal.code, terminal.out.strip()[:9]) == (0, "/dev/pts/"), str(terminal)
+    assert (terminal.code, terminal.out[:9]) == (0, "/dev/pts/"), str(terminal)
     assert GPU40.contacts() == contacts
     assert not GPU40.holds("pgrep -f 'docker (logs|exec|system)'"), "a command was left behind"
 
