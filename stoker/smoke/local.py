@@ -251,7 +251,8 @@ class LocalChannel:
         group = self._process.pid
         if self._tell(group, signal.SIGTERM) and not self._gone(_SIGNAL_SECONDS):
             self._tell(group, signal.SIGKILL)
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, or is another user's
+                self._process.wait(_SIGNAL_SECONDS)
 
     def _gone(self, seconds: float) -> bool:
         """Whether its processes end within so long."""
