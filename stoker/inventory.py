@@ -137,6 +137,8 @@ def _origin(host: Any, path: Path, folders: Sequence[Path], name: str) -> str:
                 if file.is_file() and _mentions(file, name):
                     return str(file)
             return f"{path} (group {group})"
+    if name == "address":  # one host's own
+        return f"{path} ({host.name})"
     group_names = [group for group in host.groups if group not in ("all", path.stem)]
     return f"{folders[0] if folders else 'group_data'}/{group_names[0] if group_names else 'all'}.py"
 

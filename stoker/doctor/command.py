@@ -19,7 +19,7 @@ from stoker.doctor.probe import whole_script
 from stoker.doctor.report import as_json, exit_status, show
 from stoker.facts.state import parse
 from stoker.inventory import group_data_directories
-from stoker.smoke.ssh import AccessError, Login, Shell, logins
+from stoker.smoke.ssh import REACH_IT, UNREACHED, AccessError, Login, Shell, logins
 from stoker.spec.fleet import Host
 
 NOT_STARTED = 3
@@ -51,9 +51,7 @@ def doctor(inventory: Path, overlays: Sequence[str] = (), limit: Sequence[str] =
 def ask(described: Description, host: Host, login: Login | None, options: tuple[str, ...]) -> list[Result]:
     """Every check of one host. Never raises for a host that cannot be asked."""
     if login is None:
-        return [
-            Result(host.name, CONNECTION, "unknown", "it is not reached by SSH", "give its address in the inventory")
-        ]
+        return [Result(host.name, CONNECTION, "unknown", UNREACHED, REACH_IT)]
     shell = Shell(login)
     try:
         output = shell.run(f"sh -c {shlex.quote(whole_script(described.fleet, host))}", sudo=True)

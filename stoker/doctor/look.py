@@ -21,13 +21,14 @@ class Commands:
     """How a fix is written, so that a person can paste it where `stoker doctor` was run."""
 
     host: str
-    ssh: tuple[str, ...]  #: OpenSSH's command line to the host
+    ssh: tuple[str, ...]  #: OpenSSH's command line to the host; empty: it is this machine
     sudo: bool = False
     stoker: tuple[str, ...] = ()  #: options that chose the description, ``-i`` and ``--group-data``
 
     def there(self, *words: str) -> str:
         """A program on the host."""
-        return shlex.join([*self.ssh, shlex.join([*(["sudo"] if self.sudo else []), *words])])
+        line = shlex.join([*(["sudo"] if self.sudo else []), *words])
+        return shlex.join([*self.ssh, line]) if self.ssh else line
 
     def deploy(self, *more: str) -> str:
         return shlex.join(["stoker", "deploy", *self.stoker, "--limit", self.host, *more])

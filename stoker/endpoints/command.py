@@ -78,7 +78,7 @@ def _container(described: Description, found: Endpoints, name: str) -> Container
     login = logins(described.inventory).get(host)
     if not container or login is None:
         names = ", ".join(host.name for host in hosts)
-        raise NoEndpoints(f"{name} is no container: write NAME@HOST, with one of the hosts {names} that SSH reaches.")
+        raise NoEndpoints(f"{name} is no container: write NAME@HOST, with one of the hosts {names}.")
     return Container(container, host, Shell(login))
 
 

@@ -43,7 +43,7 @@ class Container:
                 self._command(request), request.seconds + 5, curl.header(request), sudo=True
             )
         except AccessError as error:
-            raise CheckFailed(f"{self.host} can be asked over SSH", error.reason, error.remedy) from error
+            raise CheckFailed(f"{self.host} can be asked", error.reason, error.remedy) from error
         if code in (_NO_CONTAINER, _NOT_RUNNING):
             found = errors.strip() if code == _NO_CONTAINER else "it does not run"
             raise CheckFailed(

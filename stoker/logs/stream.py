@@ -1,4 +1,4 @@
-"""One container's lines over SSH: once, or on and on over restarts and lost connections."""
+"""One container's lines: once, or on and on over restarts and lost connections."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import paramiko
 from stoker.logs import remote
 from stoker.logs.lines import Line, read, split
 from stoker.logs.remote import Part
+from stoker.smoke.connection import Channel
 from stoker.smoke.ssh import AccessError, Login, Shell
 
 _AGAIN_SECONDS = 2.0  # between two tries to reach a host
@@ -122,7 +123,7 @@ class Follower:
             return
 
 
-def _lines(source: Source, channel: paramiko.Channel, other: list[str]) -> Iterator[Line]:
+def _lines(source: Source, channel: Channel, other: list[str]) -> Iterator[Line]:
     """What is no line of the log goes to ``other``."""
     for raw in split(iter(lambda: channel.recv(_PART_BYTES), b"")):
         line = read(source.name, raw)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 
 from stoker.ready.wait import LOOK_SECONDS, ConnectionLost, RunResult
-from stoker.smoke.ssh import COMMAND_SECONDS, AccessError, Login, Shell
+from stoker.smoke.ssh import COMMAND_SECONDS, REACH_IT, UNREACHED, AccessError, Login, Shell
 from stoker.spec.fleet import Host
 
 
@@ -22,7 +22,7 @@ class Contact:
         the next command connects again."""
         login = self._access.get(host.name)
         if login is None:
-            raise AccessError(f"{host.name} is not reached by SSH", "give its address in the inventory")
+            raise AccessError(f"{host.name}: {UNREACHED}", REACH_IT)
         shell = self._shells.setdefault(host.name, Shell(login))
         try:
             return shell.run(f"sh -c {shlex.quote(script)}", sudo=True, seconds=seconds)

@@ -1,4 +1,4 @@
-"""``stoker exec``: a program in a container, over the inventory's own SSH settings, with a terminal where there is one here."""
+"""``stoker exec``: a program in a container, reached as the inventory says, with a terminal where there is one here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import paramiko
-
 from stoker.description import CannotStart, read
 from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.operate.places import UnknownName, named
-from stoker.smoke.ssh import AccessError, Shell, logins
+from stoker.smoke.connection import Channel
+from stoker.smoke.local import LocalChannel
+from stoker.smoke.ssh import REACH_IT, UNREACHED, AccessError, Shell, logins
 
 NOT_STARTED = 3
 #: As OpenSSH's own, when the connection is lost.
@@ -43,7 +43,7 @@ def execute(inventory: Path, overlays: Sequence[str], name: str, command: Sequen
     (place,) = places
     login = logins(described.inventory).get(place.host.name)
     if login is None:
-        print(f"{place.host.name} is not reached by SSH; give its address in the inventory.", file=sys.stderr)
+        print(f"{place.host.name}: {UNREACHED}; {REACH_IT}.", file=sys.stderr)
         return NOT_STARTED
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     as_keyboard_interrupt()
@@ -76,12 +76,13 @@ def _raw(terminal: bool) -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def attach(channel: paramiko.Channel, stdin: int, stdout: int, stderr: int, terminal: bool = False) -> int:
+def attach(channel: Channel, stdin: int, stdout: int, stderr: int, terminal: bool = False) -> int:
     """Join a running command's streams with ours until it ends; returns its exit status, or LOST."""
     size = shutil.get_terminal_size()
     sent, more = b"", True
     while True:
-        watched: list[paramiko.Channel | int] = [channel, *([stdin] if more and not sent else [])]
+        outputs = channel.files() if isinstance(channel, LocalChannel) else [channel.fileno()]
+        watched = [*outputs, *([stdin] if more and not sent else [])]
         ready = select.select(watched, [], [], _LOOK_SECONDS)[0]
         if terminal and (now := shutil.get_terminal_size()) != size:
             channel.resize_pty(now.columns, now.lines)

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stoker.smoke.ssh import AccessError, Login, Shell
+from stoker.smoke.ssh import UNREACHED, AccessError, Login, Shell
 from stoker.spec.fleet import Host
 
 #: Seconds for one answer. An address where nobody answers is told by the connection itself, after 5 s.
@@ -76,7 +76,7 @@ class Rounds(Generic[T]):
     def _one(self, host: Host) -> T | _Lost:
         login = self._access.get(host.name)
         if login is None:
-            return _Lost("it is not reached by SSH")
+            return _Lost(UNREACHED)
         shell = self._shells.setdefault(host.name, Shell(login))
         try:
             return self._ask(host, shell)

@@ -30,7 +30,7 @@ from stoker.plan.checks import (
 )
 from stoker.plan.finding import Finding
 from stoker.plan.look import Check, Look
-from stoker.spec.fleet import Host
+from stoker.spec.fleet import LOCAL, Host
 
 #: What this check finds, `stoker adopt` is for.
 HAND_MADE = "hand-made"
@@ -74,7 +74,7 @@ def findings(
             Finding(
                 host.name,
                 "nothing could be found out about it: the connection was lost, or its shell does not run commands",
-                f"try `ssh {host.name} id`, and deploy again when that works",
+                f"try `{'id' if host.name == LOCAL else f'ssh {host.name} id'}`, and deploy again when that works",
                 "unreachable",
                 check="connection",
             )

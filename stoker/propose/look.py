@@ -21,14 +21,14 @@ def look(hosts: Mapping[str, Mapping[str, object]]) -> dict[str, HostState | Can
     set_up()
     from pyinfra.api import Inventory
 
-    from stoker.smoke.ssh import AccessError, Shell, logins
+    from stoker.smoke.ssh import UNREACHED, AccessError, Shell, logins
 
     access = logins(Inventory(([(name, dict(data)) for name, data in hosts.items()], {})))
     command = f"sh -c {shlex.quote(script(Questions()))}"
 
     def ask(name: str) -> HostState | CannotLook:
         if name not in access:
-            return CannotLook(f"{name} is not reached by SSH")
+            return CannotLook(f"{name}: {UNREACHED}")
         shell = Shell(access[name])
         try:
             state = parse(shell.run(command, sudo=True).splitlines())

@@ -193,7 +193,7 @@ class _Host:
             found = Diagnosis(
                 "host-not-readable",
                 f"the state of the host could not be read: {seen.trouble}",
-                "check that the SSH user is root or may use sudo without a password, and that curl is installed",
+                "check that the user there is root or may use sudo without a password, and that curl is installed",
                 " ".join(said.split())[:300],
             )
         _stop_all(self._watches, Verdict.FAILED, now, found)

@@ -21,7 +21,7 @@ from stoker.facts.state import Container, HostState, parse
 from stoker.plan.handmade import blockers, comparison, described, differences, repository
 from stoker.run.runner import Exit, Options, confirmed, deploy
 from stoker.run.show import console
-from stoker.smoke.ssh import COMMAND_SECONDS, AccessError, Login, Shell, logins
+from stoker.smoke.ssh import COMMAND_SECONDS, UNREACHED, AccessError, Login, Shell, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.steps import docker, toolkit
 from stoker.steps.adopt import ADOPTED, CLOSED, GO_BACK
@@ -100,7 +100,7 @@ def adopt(inventory: Path, overlays: Sequence[str], limit: Sequence[str], check:
 
 def _look(fleet: Fleet, host: Host, login: Login | None) -> Found | str:
     if login is None:
-        return f"{host.name}: it is not reached by SSH"
+        return f"{host.name}: {UNREACHED}"
     shell = Shell(login)
     try:
         output = shell.run(f"sh -c {shlex.quote(script(questions(fleet, host)))}", sudo=True)

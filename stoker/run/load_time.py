@@ -24,7 +24,7 @@ from stoker.operate.interrupts import INTERRUPTED, as_keyboard_interrupt
 from stoker.ready.phase import Phase
 from stoker.ready.probe import unix_time
 from stoker.ready.spans import spans
-from stoker.smoke.ssh import AccessError, logins
+from stoker.smoke.ssh import UNREACHED, AccessError, logins
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
 from stoker.steps.stack import member_name
@@ -84,7 +84,7 @@ def load_time(inventory: Path, overlays: Sequence[str], name: str, confirmed: Ca
     host, instance = found[0]
     access = logins(described.inventory)
     if host.name not in access:
-        print(f"{host.name} is not reached by SSH; measure on the host by hand.", file=sys.stderr)
+        print(f"{host.name}: {UNREACHED}; measure on the host by hand.", file=sys.stderr)
         return NOT_STARTED
     print(f"{instance.name} on {host.name} will be stopped and started twice, first without its caches.")
     print(f"Its running requests are cut: `stoker drain {name}` first, where a gateway uses it.")
@@ -252,7 +252,9 @@ def phases(name: str, log: str) -> dict[str, float]:
 
     Raises NotMeasured when the log does not show where a start begins and ends.
     """
-    lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in map(_stamped, log.splitlines())]
+    # Not splitlines: a line may have a progress bar in it, whose steps are divided by \r.
+    stamped = [_stamped(line) for line in log.split("\n") if line]
+    lines = [(datetime.fromisoformat(stamp).timestamp(), text) for stamp, text in stamped]
     begun, ended = (_first(name, lines, words) for words in (_FIRST_LINE, _LAST_LINE))
     lines = lines[: ended + 1]
     found = {phase.words: seconds for phase, seconds in spans(lines).items() if phase is not Phase.SERVING}

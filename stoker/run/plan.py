@@ -52,7 +52,7 @@ def plan(
 def _ask_all(described: Description) -> tuple[dict[str, str], dict[str, str]]:
     """Host -> what the probe and the engines' logs said; host -> why it could not be asked."""
     from stoker.facts.probe import script
-    from stoker.smoke.ssh import AccessError, Shell, logins
+    from stoker.smoke.ssh import UNREACHED, AccessError, Shell, logins
     from stoker.steps.questions import questions
 
     access, hosts = logins(described.inventory), described.hosts
@@ -60,7 +60,7 @@ def _ask_all(described: Description) -> tuple[dict[str, str], dict[str, str]]:
     def ask(host: Host) -> tuple[str, str]:
         login = access.get(host.name)
         if login is None:
-            return "", "it is not reached by SSH"
+            return "", UNREACHED
         shell = Shell(login)
         try:
             whole = f"{logs_script([one.name for _, one in host.instances() if one.engine == 'vllm'])}\n{script(questions(described.fleet, host))}"

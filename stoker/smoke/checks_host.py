@@ -1,4 +1,4 @@
-"""The checks of a host, over SSH: Docker, containers, GPUs and their memory."""
+"""The checks of a host itself: Docker, containers, GPUs and their memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stoker.engine.registry import engine_of
 from stoker.facts import identity
 from stoker.smoke import containers
 from stoker.smoke.check import Check, CheckFailed, CheckSkipped, Trace
-from stoker.smoke.ssh import AccessError, Shell
+from stoker.smoke.ssh import UNREACHED, AccessError, Shell
 from stoker.spec.fleet import Host
 from stoker.spec.gateway import Gateway
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
 from stoker.spec.web_ui import WebUi
 
-ACCESS = "docker over ssh"
+ACCESS = "docker"
 
 
 @dataclass
@@ -41,13 +41,13 @@ class HostWitness:
             version = shell.run("docker version --format '{{.Server.Version}}'", sudo=True).strip()
             self.before = {name: self.inspect(name) for name in names}
         except AccessError as error:
-            raise CheckFailed("Docker answers over SSH", error.reason, _remedy(error)) from error
+            raise CheckFailed("Docker answers", error.reason, _remedy(error)) from error
         self.reached = True
         return f"Docker {version}"
 
     def usable(self) -> Shell:
         if self.shell is None:
-            raise CheckSkipped("the inventory reaches this host otherwise than by SSH")
+            raise CheckSkipped(UNREACHED)
         return self.shell
 
     def inspect(self, name: str) -> containers.Inspection | None:
@@ -157,7 +157,7 @@ def _after_access(witness: HostWitness, run: Callable[[Trace], str]) -> Callable
         try:
             return run(trace)
         except AccessError as error:
-            raise CheckFailed("an answer over SSH", error.reason, error.remedy) from error
+            raise CheckFailed("an answer of the host", error.reason, error.remedy) from error
 
     return guarded
 

@@ -52,7 +52,7 @@ def ask(request: curl.Request, trace: Trace, by: HostWitness | None = None) -> c
             answer = curl_there.run(request, shell)
         except AccessError as error:
             if by.reached:
-                raise CheckFailed("an answer over SSH", error.reason, error.remedy) from error
+                raise CheckFailed("an answer of the host", error.reason, error.remedy) from error
             raise CheckSkipped(
                 f"the port is closed to this machine, and the host itself cannot be asked: see the check {ACCESS!r}"
             ) from error

@@ -1,4 +1,4 @@
-"""The same requests, made on a host itself over SSH: where its engines' ports are closed to this machine."""
+"""The same requests, made on a host itself: where its engines' ports are closed to this machine."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Plan:
 def plan(
     fleet: Fleet, logins: Mapping[str, Login], selection: Selection = EVERYTHING, seconds: int = REQUEST_SECONDS
 ) -> Plan:
-    """Everything to check. ``logins`` has the hosts that SSH reaches; ``seconds`` bounds each request.
+    """Everything to check. ``logins``: how hosts are reached; ``seconds`` bounds each request.
 
     Raises NothingToCheck.
     """

@@ -1,7 +1,7 @@
-"""A shell and a Docker client on a host, over one SSH connection with the inventory's own settings.
+"""A shell and a Docker client on a host, over one SSH connection with the inventory's own settings, or on this machine itself.
 
 The connection is made by pyinfra's connector, so that user, port, key, known_hosts, ssh_config and jump hosts mean the same
-here as in a deploy.
+here as in a deploy. Of a host that the inventory calls ``@local`` this machine is the host (:mod:`stoker.smoke.local`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import paramiko
 
+from stoker.smoke.connection import Channel, Client
 from stoker.smoke.curl import CONNECT_SECONDS
+from stoker.smoke.local import LocalClient
 
 if TYPE_CHECKING:  # the SDK is needed by the smoke test alone, and takes longer to import than a look at a host
     import docker
 
-    from stoker.smoke.docker_ssh import DockerOverSsh
+    from stoker.smoke.docker_there import DockerThere
 
 #: Seconds for one command or one request to Docker. `docker exec` on a busy host takes a second or two.
 COMMAND_SECONDS = 15
@@ -30,6 +33,12 @@ COMMAND_SECONDS = 15
 CHANNELS = 3
 #: Commands at once. sshd allows 10 sessions on a connection (MaxSessions), and the Docker client has some of them.
 _SESSIONS = 9 - CHANNELS
+
+_PART_BYTES = 64 * 1024
+
+
+#: Of a host that has no login, and what to do.
+UNREACHED, REACH_IT = "the inventory reaches it neither by SSH nor as @local", "give its address in the inventory"
 
 
 class AccessError(Exception):
@@ -46,8 +55,8 @@ class Login:
     """How to reach a host, from the inventory."""
 
     #: Opens the connection; raises any exception when it cannot.
-    connect: Callable[[], paramiko.SSHClient]
-    #: The same as OpenSSH's command line, for printing.
+    connect: Callable[[], Client]
+    #: The same as OpenSSH's command line, for printing. Empty for this machine itself.
     command: tuple[str, ...]
     #: Docker is used through sudo (pyinfra's ``_sudo``).
     sudo: bool = False
@@ -61,8 +70,8 @@ class Shell:
         self._login = login
         self._lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(_SESSIONS)
-        self._client: paramiko.SSHClient | None = None
-        self._docker: DockerOverSsh | None = None
+        self._client: Client | None = None
+        self._docker: DockerThere | None = None
         self._failure: AccessError | None = None
         self._needs_password = False
 
@@ -82,9 +91,7 @@ class Shell:
         return self._execute(client, self._with_sudo(command) if sudo else command, sudo, seconds, stdin)
 
     @contextmanager
-    def stream(
-        self, command: str, sudo: bool = False, size: os.terminal_size | None = None
-    ) -> Iterator[paramiko.Channel]:
+    def stream(self, command: str, sudo: bool = False, size: os.terminal_size | None = None) -> Iterator[Channel]:
         """A command that goes on; its input stays open. ``size`` gives it a terminal. Raises AccessError when it cannot be begun."""
         client = self._connected()
         with self._sessions:
@@ -103,7 +110,7 @@ class Shell:
             with closing(channel):
                 yield channel
 
-    def _begin(self, channel: paramiko.Channel, command: str, sudo: bool, terminal: bool) -> None:
+    def _begin(self, channel: Channel, command: str, sudo: bool, terminal: bool) -> None:
         """Raises OSError and paramiko's errors."""
         if not (sudo and self._needs_password):
             channel.exec_command(self._with_sudo(command) if sudo else command)
@@ -121,25 +128,26 @@ class Shell:
 
     def docker(self) -> docker.APIClient:
         """The Docker SDK's client, its connections being `docker system dial-stdio` on the host. Raises AccessError."""
-        from stoker.smoke.docker_ssh import DockerOverSsh
+        from stoker.smoke.docker_there import DockerThere
 
         client = self._connected()
         with self._lock:
             if self._docker is None:
                 password = self._login.sudo_password if self._needs_password else None
                 try:
-                    self._docker = DockerOverSsh(
+                    self._docker = DockerThere(
                         client, self._with_sudo("docker system dial-stdio"), password, COMMAND_SECONDS, CHANNELS
                     )
                 except Exception as error:  # the SDK raises its own, requests', urllib3's and paramiko's
                     raise AccessError(
-                        f"the Docker API does not answer over SSH: {error}", "see `systemctl status docker` there"
+                        f"the Docker API does not answer: {error}", "see `systemctl status docker` there"
                     ) from error
             return self._docker
 
     def line(self, command: str, sudo: bool = False) -> str:
         """The command as a person runs it from here."""
-        return shlex.join([*self._login.command, f"sudo {command}" if sudo and self._login.sudo else command])
+        there = f"sudo {command}" if sudo and self._login.sudo else command
+        return shlex.join([*self._login.command, there]) if self._login.command else there
 
     def close(self) -> None:
         if self._docker is not None:
@@ -147,7 +155,7 @@ class Shell:
         if self._client is not None:
             self._client.close()
 
-    def _connected(self) -> paramiko.SSHClient:
+    def _connected(self) -> Client:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -159,7 +167,7 @@ class Shell:
                     raise
             return self._client
 
-    def _open(self) -> paramiko.SSHClient:
+    def _open(self) -> Client:
         try:
             client = self._login.connect()
         except Exception as error:  # pyinfra's ConnectError, paramiko's, sockets', a key file that is not there
@@ -182,21 +190,23 @@ class Shell:
         return f"sudo -k -S -p '' {command}" if self._needs_password else f"sudo -n {command}"
 
     def _execute(
-        self, client: paramiko.SSHClient, command: str, sudo: bool, seconds: float = COMMAND_SECONDS, text: str = ""
+        self, client: Client, command: str, sudo: bool, seconds: float = COMMAND_SECONDS, text: str = ""
     ) -> tuple[int, str, str]:
         with self._sessions:
             try:
-                if client.get_transport() is None:  # closed by another thread; paramiko has no error of its own for it
+                transport = client.get_transport()
+                if transport is None:  # closed by another thread
                     raise paramiko.SSHException("the connection is closed")
-                stdin, stdout, stderr = client.exec_command(command, timeout=seconds)
-                with closing(stdout.channel):  # or sshd counts it until the garbage collector comes
+                # Closed here, or sshd counts it until the garbage collector comes.
+                with closing(transport.open_session(timeout=seconds)) as channel:
+                    channel.settimeout(seconds)
+                    channel.exec_command(command)
                     if sudo and self._needs_password:
-                        stdin.write(f"{self._login.sudo_password}\n")
-                    if text:
-                        stdin.write(text)
-                    stdin.channel.shutdown_write()
-                    output, errors = stdout.read().decode("utf-8", "replace"), stderr.read().decode("utf-8", "replace")
-                    return stdout.channel.recv_exit_status(), output, errors
+                        channel.sendall(f"{self._login.sudo_password}\n".encode())
+                    channel.sendall(text.encode())
+                    channel.shutdown_write()
+                    output, errors = _whole(channel.recv), _whole(channel.recv_stderr)
+                    return channel.recv_exit_status(), output, errors
             except (OSError, paramiko.SSHException, EOFError) as error:
                 reason = (
                     f"no answer within {seconds:g} s"
@@ -206,6 +216,10 @@ class Shell:
                 raise AccessError(
                     f"{_shown(command)}: {reason}", "see whether the host is overloaded or was restarted"
                 ) from error
+
+
+def _whole(receive: Callable[[int], bytes]) -> str:
+    return b"".join(iter(lambda: receive(_PART_BYTES), b"")).decode("utf-8", "replace")
 
 
 def _shown(command: str) -> str:
@@ -221,26 +235,28 @@ def _connect_remedy(reason: str, command: Sequence[str]) -> str:
 
 
 def logins(inventory: Any) -> dict[str, Login]:
-    """The login of each host of pyinfra's Inventory that is reached by SSH. Contacts nothing."""
+    """The login of each host of pyinfra's Inventory that is reached by SSH, or is this machine. Contacts nothing."""
     from pyinfra.api import Config, State
+    from pyinfra.connectors.local import LocalConnector
     from pyinfra.connectors.ssh import SSHConnector
 
     state = State(inventory, Config(CONNECT_TIMEOUT=CONNECT_SECONDS))
     found = {}
     for host in inventory:
+        sudo, password = bool(host.data.get("_sudo")), host.data.get("_sudo_password")
         if issubclass(host.connector_cls, SSHConnector):
             connector = SSHConnector(state, host)
             found[host.name] = Login(
-                connect=_connecting(connector),
-                command=_command(connector.data, host.name),
-                sudo=bool(host.data.get("_sudo")),
-                sudo_password=host.data.get("_sudo_password"),
+                _connecting(connector), _command(connector.data, host.name), sudo=sudo, sudo_password=password
             )
+        elif issubclass(host.connector_cls, LocalConnector):
+            connect = partial(LocalClient, sudo, password)
+            found[host.name] = Login(connect, (), sudo=sudo, sudo_password=password)
     return found
 
 
-def _connecting(connector: Any) -> Callable[[], paramiko.SSHClient]:
-    def connect() -> paramiko.SSHClient:
+def _connecting(connector: Any) -> Callable[[], Client]:
+    def connect() -> Client:
         connector.connect()
         client: paramiko.SSHClient = connector.client
         return client

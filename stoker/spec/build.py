@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from stoker.spec import explain, salvage
-from stoker.spec.checks import firewall_problems, gateway_problems, host_problems
+from stoker.spec.checks import address_problems, firewall_problems, gateway_problems, host_problems
 from stoker.spec.fleet import Fleet, Host, HostDescription
 from stoker.spec.problems import Problem, SpecError
 from stoker.spec.settings import Settings
@@ -54,6 +54,7 @@ def build_fleet(raw_hosts: Iterable[RawHost], group_files: Mapping[str, bool] | 
     if not problems:
         origins = {raw.name: raw.origin for raw in raw_hosts}
         for host in hosts:
+            problems += address_problems(fleet, host, origins[host.name])
             problems += gateway_problems(fleet, host, origins[host.name])
             problems += firewall_problems(fleet, host, origins[host.name])
     if problems:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from stoker.engine.registry import engine_of
 from stoker.spec import vllm
-from stoker.spec.fleet import Fleet, Host
+from stoker.spec.fleet import LOCAL, Fleet, Host
 from stoker.spec.gateway import Gateway, Kind, Pool
 from stoker.spec.gpu_name import GpuName, label
 from stoker.spec.instance import Instance
@@ -19,6 +19,8 @@ from stoker.spec.stack import Stack
 
 #: Makes a Problem: field, value, reason, remedy, and the instance's name where it belongs to one.
 _Make = Callable[..., Problem]
+
+_LOCAL_ADDRESS = f'give this machine\'s address in its network: ("{LOCAL}", {{"address": "192.168.31.40"}})'
 
 
 def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[str] = frozenset()) -> Iterator[Problem]:
@@ -35,6 +37,14 @@ def host_problems(host: Host, origin: Callable[[str], str], unknown: frozenset[s
             "",
             f"{host.name} has none, and there is no default",
             f"add 'gpus', or take {host.name} out of the inventory",
+        )
+    if host.address == LOCAL:
+        yield Problem(
+            origin("address"),
+            "address",
+            "",
+            f"{LOCAL} has none, and no gateway and no client can use that name as one",
+            _LOCAL_ADDRESS,
         )
     yield from _duplicates(host, problem)
     yield from _directory_problems(host, problem)
@@ -363,6 +373,27 @@ def _does(instance: Instance) -> Kind | None:
     """What an instance's arguments make of it; None where they do not decide, as with Ollama."""
     engine = engine_of(instance.engine)
     return None if engine.source == "library" else engine.kind(instance.arguments)
+
+
+def address_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:
+    """Whoever describes the machine that they sit at may think of 127.0.0.1."""
+    users = [
+        stack.gateway.container
+        for other in fleet.hosts
+        for stack in other.stacks
+        if stack.gateway
+        and any(member is host for pool in stack.gateway.pools for member, _ in fleet.members(pool.model, pool.hosts))
+    ]
+    if host.name == LOCAL and users and _is_loopback(host.address):
+        reason = f"in the container of {users[0]} this leads to the container itself, not to {LOCAL}"
+        yield Problem(origin("address"), "address", repr(host.address), reason, _LOCAL_ADDRESS)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def firewall_problems(fleet: Fleet, host: Host, origin: Callable[[str], str]) -> Iterator[Problem]:

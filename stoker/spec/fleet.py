@@ -13,6 +13,9 @@ from stoker.spec.profile import Profile
 from stoker.spec.settings import AnyModel, HubModel, Settings
 from stoker.spec.stack import GpuHardware, Stack
 
+#: The inventory's name for the machine where Stoker runs: pyinfra's connector without SSH.
+LOCAL = "@local"
+
 
 class HostDescription(Spec):
     """What group_data says of one host, beside the site's settings."""
@@ -20,7 +23,7 @@ class HostDescription(Spec):
     #: None: it has no cards, or none of Stoker's concern: it runs gateways, or engines on its processors.
     gpus: GpuHardware | None = None
     stacks: tuple[Stack, ...]
-    #: Where other hosts' gateways reach this one; its inventory name when not given.
+    #: Where gateways and clients reach this one; its inventory name when not given, which for `LOCAL` is none.
     address: str | None = None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ROOT, run
-from support.machine import GPU10, GPU65, HOSTS, INTERNET, Machine
+from support.machine import GPU10, GPU40, GPU65, HOSTS, INTERNET, Machine
 from support.project import CHECKOUT, Project, Served, changed, copy_to
 
 #: A simulated load that is long enough to be seen and short enough for many tests.
@@ -42,6 +42,14 @@ def served(_lab: None, request: pytest.FixtureRequest) -> Served:
     if deploy.code:
         pytest.fail(f"the first deploy failed, no test that needs the fleet can run:\n{deploy}", pytrace=False)
     return Served(deploy, CHECKOUT.stoker("smoke", seconds=60))
+
+
+@pytest.fixture(scope="session")
+def third_host(_lab: None) -> None:
+    """The lab's host on demand, with whatever an earlier test has left there."""
+    up = run(str(ROOT / "lab/up"), "--with", "gpu40", seconds=_LAB_SECONDS)
+    assert up.code == 0, str(up)
+    GPU40.set_load_seconds(LOAD_SECONDS / 2)
 
 
 @pytest.fixture

@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import ROOT, Done, run, wait_for
+from support.commands import Done, wait_for
 from support.machine import GPU10, GPU40, INTERNET
 from support.project import Project, changed, copy_to, with_fleets
 
-_LAB_SECONDS, _DEPLOY_SECONDS = 120, 180
-_LOAD_SECONDS = 0.5
+_DEPLOY_SECONDS = 180
 _SERVICE_PORT = 9101
-
-
-@pytest.fixture(scope="module")
-def third_host(_lab: None) -> None:
-    up = run(str(ROOT / "lab/up"), "--with", "gpu40", seconds=_LAB_SECONDS)
-    assert up.code == 0, str(up)
-    GPU40.set_load_seconds(_LOAD_SECONDS)
 
 
 class Fleet:

@@ -97,13 +97,18 @@ class _Server(paramiko.ServerInterface):
         return True
 
 
-@contextmanager
-def ssh_server(folder: Path, **environment: str) -> Iterator[int]:
-    """Port of the server. ``environment`` is what its commands see: SUDO_PASSWORD, NEEDS_ROOT."""
+def programs(folder: Path) -> None:
+    """Write the stand-ins for docker and sudo."""
     for name, text in (("docker", _DOCKER), ("sudo", _SUDO)):
         path = folder / name
         path.write_text(text.format(python=sys.executable), encoding="utf-8")
         path.chmod(0o755)
+
+
+@contextmanager
+def ssh_server(folder: Path, **environment: str) -> Iterator[int]:
+    """Port of the server. ``environment`` is what its commands see: SUDO_PASSWORD, NEEDS_ROOT."""
+    programs(folder)
     values = {**environment, "PATH": f"{folder}:{os.environ['PATH']}"}
     key = paramiko.ECDSAKey.generate()
     transports: list[paramiko.Transport] = []

@@ -55,7 +55,7 @@ def test_a_host_that_cannot_be_reached_is_unknown() -> None:
 def test_a_host_without_ssh_is_unknown() -> None:
     fleet, host = fleet_and_host()
     (only,) = ask(described(fleet, host), host, None, ())
-    assert (only.verdict, only.detail) == ("unknown", "it is not reached by SSH")
+    assert (only.verdict, only.detail) == ("unknown", "the inventory reaches it neither by SSH nor as @local")
     assert only.fix
 
 

@@ -118,7 +118,9 @@ def test_an_engine_without_an_image_is_refused() -> None:
         data["all"]["versions"].pop("llama-cpp", None)
         data["llm"]["stacks"][0]["instances"][4].update({"engine": "llama-cpp", "arguments": {}})
 
-    with pytest.raises(SpecError, match=r"add 'llama-cpp': 'ghcr.io/ggml-org/llama.cpp:server-cuda-bNNNNN' to `versions`"):
+    with pytest.raises(
+        SpecError, match=r"add 'llama-cpp': 'ghcr.io/ggml-org/llama.cpp:server-cuda-bNNNNN' to `versions`"
+    ):
         make_fleet(change)
 
 

@@ -47,6 +47,12 @@ def test_the_phases_of_a_start() -> None:
     assert load_time.phases(QWEN, LOG) == PHASES
 
 
+def test_a_progress_bar_is_one_line() -> None:
+    bar = "2026-11-20T10:01:10.000000000Z \r(EngineCore pid=9) shards: 0%\r(EngineCore pid=9) shards: 100%\n"
+    before, after = LOG[: LOG.index("2026-11-20T10:01:25")], LOG[LOG.index("2026-11-20T10:01:25") :]
+    assert load_time.phases(QWEN, before + bar + after) == PHASES
+
+
 @pytest.mark.parametrize("missing", ["stoker: GPU lock taken", "stoker: engine answers"])
 def test_a_log_without_its_first_or_last_line_is_told(missing: str) -> None:
     log = "".join(line for line in LOG.splitlines(keepends=True) if missing not in line)

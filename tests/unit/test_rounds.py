@@ -73,5 +73,5 @@ def test_a_host_that_is_not_reached_by_ssh() -> None:
         raise AccessError("not", "reached")
 
     rounds = Rounds(HOSTS[:1], {}, never, lost)
-    assert rounds.round() == [f"{LLM} lost: it is not reached by SSH"]
+    assert rounds.round() == [f"{LLM} lost: the inventory reaches it neither by SSH nor as @local"]
     rounds.close()

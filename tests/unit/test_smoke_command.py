@@ -47,7 +47,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     }
     assert len([name for name in failed if name.endswith(": container")]) == 4
     access = report["checks"][0]
-    assert (access["name"], access["status"], access["summary"]) == ("docker over ssh", "pass", "Docker 28.5.2")
+    assert (access["name"], access["status"], access["summary"]) == ("docker", "pass", "Docker 28.5.2")
     assert (
         f"ssh -p {port} -l operator -F /dev/null -o UserKnownHostsFile={tmp_path}/known_hosts 127.0.0.1"
         in access["commands"][0]

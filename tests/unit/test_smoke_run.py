@@ -47,7 +47,7 @@ def test_everything_works() -> None:
     assert one.shell.closed
     names = {f"{result.check.subject}: {result.check.name}" for result in report.results}
     assert names == {
-        "box: docker over ssh",
+        "box: docker",
         "GPU 0: memory",
         "GPU 1: memory",
         *(f"llama_{i}: {name}" for i in (0, 1) for name in ("container", "GPU", "models", "chat", "longer chat")),
@@ -160,7 +160,7 @@ def test_a_host_without_ssh_fails_once() -> None:
     with rack() as one:
         one.shell.unreachable = "no SSH connection within 3 s"
         report = smoked(one)
-    assert set(failed(report)) == {"box: docker over ssh"}
+    assert set(failed(report)) == {"box: docker"}
     assert {result.check.name for result in report.of("skip")} == {"container", "GPU", "memory", "spread over llama"}
     assert not report.passed
 
@@ -307,7 +307,7 @@ def test_closed_ports_of_a_broken_engine_fail_and_of_a_host_without_ssh_are_left
         assert set(failed(smoked(one))) == {"llama_1: chat", "llama_1: longer chat"}
         one.shell.unreachable = "no route"
         report = smoked(one)
-    assert set(failed(report)) == {"box: docker over ssh"}
+    assert set(failed(report)) == {"box: docker"}
     skipped = {f"{result.check.subject}: {result.check.name}" for result in report.of("skip")}
     assert {"llama_0: models", "llama_1: chat", "bge_0: embeddings", "bge_0: long text"} <= skipped
     assert "nginx_0: /health" not in skipped

@@ -601,6 +601,42 @@ def test_group_data_without_a_group(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("host", "value", "reason"),
+    [
+        ('"@local"', "", "@local has none, and no gateway and no client can use that name as one"),
+        *(
+            (
+                f'("@local", {{"address": "{loopback}"}})',
+                f"'{loopback}'",
+                "in the container of vllm_nginx this leads to the container itself, not to @local",
+            )
+            for loopback in ("127.0.0.1", "localhost")
+        ),
+    ],
+)
+def test_this_machine_needs_the_address_by_which_others_reach_it(
+    host: str, value: str, reason: str, tmp_path: Path
+) -> None:
+    description = Description.copy(tmp_path)
+    description.edit("inventory.py", 'llm = ["192.168.31.10"]', f"llm = [{host}]")
+    assert description.problems() == (
+        Problem(
+            "inventory.py (@local)",
+            "address",
+            value,
+            reason,
+            'give this machine\'s address in its network: ("@local", {"address": "192.168.31.40"})',
+        ),
+    )
+
+
+def test_this_machine_among_others(tmp_path: Path) -> None:
+    description = Description.copy(tmp_path)
+    description.edit("inventory.py", 'llm = ["192.168.31.10"]', 'llm = [("@local", {"address": "192.168.31.10"})]')
+    assert [host.address for host in description.load().hosts] == ["192.168.31.10", "192.168.31.65"]
+
+
 def test_a_list_that_is_no_group_names_the_host_it_makes(tmp_path: Path) -> None:
     """pyinfra takes every list of texts in an inventory for a group of hosts."""
     description = Description.copy(tmp_path)

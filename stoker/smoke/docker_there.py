@@ -1,4 +1,4 @@
-"""The Docker SDK over an SSH connection that is already there, also through sudo.
+"""The Docker SDK over a connection that is already there, also through sudo.
 
 The SDK's own ``ssh://`` (docker 7.2) connects by itself, knows only ~/.ssh/config, and always runs `docker` as the login user.
 Here its HTTP goes through `sudo docker system dial-stdio`, so a user who is not in the group docker can be used.
@@ -10,22 +10,21 @@ import socket
 from typing import Any
 
 import docker
-import paramiko
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
+from stoker.smoke.connection import Client, Transport
+
 #: The SDK calls its base URL's scheme this where the connection is not its own.
 _BASE_URL = "http+docker://ssh"
 
 
-class DockerOverSsh(docker.APIClient):
+class DockerThere(docker.APIClient):
     """The SDK's low-level client for the Docker of another host. Speaks the newest API that the host knows."""
 
-    def __init__(
-        self, client: paramiko.SSHClient, command: str, password: str | None, seconds: int, channels: int
-    ) -> None:
+    def __init__(self, client: Client, command: str, password: str | None, seconds: int, channels: int) -> None:
         """``command`` joins its standard streams with Docker's socket; ``password`` is what its sudo asks for; so many ``channels``
         are used at once, and other requests wait.
 
@@ -33,7 +32,7 @@ class DockerOverSsh(docker.APIClient):
         """
         transport = client.get_transport()
         if transport is None:
-            raise docker.errors.DockerException("the SSH connection is closed")
+            raise docker.errors.DockerException("the connection is closed")
         self._pool = _Pool(transport, command, password, seconds, channels)
         # An address that the SDK accepts; _retrieve_server_version puts the real one in its place.
         super().__init__(base_url="http://docker:1", version="auto", timeout=seconds)
@@ -63,9 +62,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Pool(HTTPConnectionPool):
-    def __init__(
-        self, transport: paramiko.Transport, command: str, password: str | None, seconds: int, channels: int
-    ) -> None:
+    def __init__(self, transport: Transport, command: str, password: str | None, seconds: int, channels: int) -> None:
         self._transport, self._command, self._password, self._seconds = transport, command, password, seconds
         super().__init__("localhost", timeout=seconds, maxsize=channels, block=True)
 
@@ -74,9 +71,9 @@ class _Pool(HTTPConnectionPool):
 
 
 class _Connection(HTTPConnection):
-    """HTTP over a channel of the SSH connection; a channel has the methods of a socket that HTTP needs."""
+    """HTTP over a channel of the connection; a channel has the methods of a socket that HTTP needs."""
 
-    def __init__(self, transport: paramiko.Transport, command: str, password: str | None, seconds: int) -> None:
+    def __init__(self, transport: Transport, command: str, password: str | None, seconds: int) -> None:
         self._transport, self._command, self._password = transport, command, password
         super().__init__("localhost", timeout=seconds)
 
