@@ -180,6 +180,9 @@ def test_what_is_known_of_the_default_fleets_instances() -> None:
     def embedding(data: Data) -> None:
         first = instances(data, "llm")[0]
         first["arguments"] = {**first["arguments"], "runner": "pooling"}
+        # by itself, so that no pool has instances of two kinds
+        first["model"] = "embedder"
+        data["all"]["models"]["embedder"] = data["all"]["models"]["llama3.1-8b"]
 
     _, host = fleet_and_host("llm", embedding)
     waiting = unproven(host, bare(host))

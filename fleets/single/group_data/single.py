@@ -54,7 +54,7 @@ stacks = [
             "service": "nginx",
             "port": 8080,
             "config_file": "nginx-single.conf",
-            "allowed_networks": ["192.168.31.0/24"],
+            "allowed_networks": ["192.168.31.0/24", "172.16.0.0/12"],
             "pools": [{"name": "chat", "model": _SERVED_AS, "kind": "chat", "default": True}],
         },
     },
