@@ -164,7 +164,7 @@ class FilesModel(Spec):
     file: (
         Annotated[str, form(r"^[A-Za-z0-9][\w.-]*\.gguf$", "the name of a .gguf file, without a directory")] | None
     ) = None
-    #: Further names under which it may be asked for; the engines get them too.
+    #: Further names under which it may be asked for; gateways know them all, and engines that can have several get them too.
     aliases: tuple[ModelName, ...] = ()
     #: Of an embedding model: length of its vectors, for the readiness and smoke checks, and for whoever changes the model.
     dimensions: int | None = Field(default=None, ge=1, le=65536)
@@ -177,7 +177,7 @@ class FilesModel(Spec):
     @property
     def origin(self) -> str:
         """What is served, so that something else under the same name is told from it."""
-        raise NotImplementedError
+        return f"local:{self.directory}"
 
 
 class HubModel(FilesModel):
@@ -200,10 +200,6 @@ class HubModel(FilesModel):
 
 class LocalModel(FilesModel):
     """A model whose files a person put on the host; nothing is downloaded, and a deploy looks whether all of it is there."""
-
-    @property
-    def origin(self) -> str:
-        return f"local:{self.directory}"
 
 
 class OllamaModel(Spec):
