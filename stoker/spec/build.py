@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from stoker.spec import explain, salvage
-from stoker.spec.checks import address_problems, firewall_problems, gateway_problems, host_problems
+from stoker.spec.checks import host_problems
+from stoker.spec.checks_fleet import address_problems, firewall_problems, gateway_problems
 from stoker.spec.fleet import Fleet, Host, HostDescription
 from stoker.spec.problems import Problem, SpecError
 from stoker.spec.settings import Settings

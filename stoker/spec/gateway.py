@@ -118,7 +118,7 @@ class Gateway(Spec):
     config_file: FileName
     pools: tuple[Pool, ...] = Field(min_length=1)
     limits: Limits = Limits()
-    #: Where clients come from; any other address is refused. A fleet's gateway must say it (spec/checks.py).
+    #: Where clients come from; any other address is refused. A fleet's gateway must say it (spec/checks_fleet.py).
     allowed_networks: tuple[Network, ...] = ()
     #: With keys, every request needs one of them.
     keys: tuple[Key, ...] = ()
