@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stoker import given
 from stoker.spec.build import RawHost, build_fleet
 from stoker.spec.fleet import Fleet
 from stoker.spec.problems import Problem, SpecError
@@ -58,12 +59,15 @@ def load_inventory(path: Path, overlays: Sequence[str] = (), override_data: dict
         )
     if not ctx_state.isset():
         ctx_state.set(State())  # pyinfra notes there which file it executes
+    given.problems()  # of an inventory that was read before
     try:
         inventory = make_inventory(
             str(path), cwd=str(Path.cwd()), override_data=override_data or {}, group_data_directories=list(overlays)
         )
     except Exception as error:  # whatever the person's Python raised
-        raise SpecError(_python_problems(error, path)) from error
+        raise SpecError([*given.problems(), _python_error(error, path)]) from error
+    if wrong := given.problems():
+        raise SpecError(wrong)
     if not len(inventory):
         raise SpecError(
             [Problem(str(path), "hosts", "", "the inventory holds no hosts", 'add a group: llm = ["192.168.31.10"]')]
@@ -147,11 +151,9 @@ def _mentions(file: Path, name: str) -> bool:
     return any(line.startswith(name) for line in file.read_text(encoding="utf-8").splitlines())
 
 
-def _python_problems(error: Exception, path: Path) -> list[Problem]:
-    """What Python says of a description, and the line of the person's own file where it says so; or what `stoker.given` has to say."""
+def _python_error(error: Exception, path: Path) -> Problem:
+    """What Python says of a description, and the line of the person's own file where it says so."""
     cause = getattr(error, "exception", error)  # pyinfra wraps what a file raised
-    if isinstance(cause, SpecError):
-        return cause.problems
     place = str(path)
     for frame, line in traceback.walk_tb(cause.__traceback__):
         file = Path(frame.f_code.co_filename)
@@ -160,7 +162,7 @@ def _python_problems(error: Exception, path: Path) -> list[Problem]:
     if isinstance(cause, SyntaxError) and cause.filename:
         place = f"{_relative(Path(cause.filename))}:{cause.lineno}"
     words = cause.msg if isinstance(cause, SyntaxError) else str(cause)
-    return [Problem(place, "Python", "", f"{type(cause).__name__}: {words}", "correct the file; it is ordinary Python")]
+    return Problem(place, "Python", "", f"{type(cause).__name__}: {words}", "correct the file; it is ordinary Python")
 
 
 def _relative(file: Path) -> Path:
