@@ -19,7 +19,7 @@ from stoker.engine.mounts import MODEL_DATA
 from stoker.render.compose import compose_file
 from stoker.spec.fleet import Fleet, Host
 from stoker.spec.instance import Instance
-from stoker.spec.settings import HubModel
+from stoker.spec.settings import FilesModel
 from stoker.spec.stack import Stack
 from stoker.spec.vllm import Argument
 
@@ -101,7 +101,7 @@ def _load(inventory: str, overlays: tuple[str, ...]) -> Fleet:
 
 def _instances(label: str, host: Host, stack: Stack) -> Iterator[Rendered]:
     """From the text of the Compose file, so that the template has its say too."""
-    text = compose_file(host, stack, {index: f"GPU-{index}" for index in range(host.gpus.count)})
+    text = compose_file(host, stack, {index: f"GPU-{index}" for index in range(host.gpus.count if host.gpus else 0)})
     services = yaml.safe_load(text)["services"]
     for instance in stack.instances:
         if instance.engine == "vllm":
@@ -115,7 +115,7 @@ def _rendered(label: str, host: Host, instance: Instance, service: Mapping[str, 
     ]
     assert program == "vllm", entrypoint
     model = host.model_of(instance)
-    assert isinstance(model, HubModel)
+    assert isinstance(model, FilesModel)
     version = re.fullmatch(r".*:v(\d+(?:\.\d+)+)", host.image_of(instance).partition("@")[0])
     return Rendered(
         name=f"{label} {instance.name}",
