@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+from stoker.spec import vllm
 from stoker.spec.vllm import Argument, Finding
+
+#: Where a server listens is Stoker's to say, whatever the engine.
+LISTENS: Mapping[str, str] = {name: vllm.OURS[name] for name in ("host", "port")}
+KEY_IS_SEEN = "it would show in the process list; close the port with `strict`, and let the gateway have the keys"
 
 
 def plain_argv(arguments: Mapping[str, Argument]) -> tuple[str, ...]:
@@ -44,6 +49,16 @@ def count_problem(arguments: Mapping[str, Argument], name: str) -> Iterator[Find
     value = arguments.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         yield name, "it must be a whole number above 0", "write for instance 8192"
+
+
+def share_of(name: str, default: float) -> Callable[[Mapping[str, Argument]], float]:
+    """The share of a card that an argument sets; 0 for what is no number, which `share_problem` refuses."""
+
+    def share(arguments: Mapping[str, Argument]) -> float:
+        said = arguments.get(name, default)
+        return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else 0.0
+
+    return share
 
 
 def share_problem(arguments: Mapping[str, Argument], name: str) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from stoker.engine.argv import count_problem, form_problems, plain_argv
+from stoker.engine.argv import KEY_IS_SEEN, LISTENS, count_problem, form_problems, plain_argv
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
 from stoker.engine.marks import progress_by
 from stoker.engine.memory import CONTEXT_HIGH, CONTEXT_LOW, cache_bytes, gguf_bytes, layout
@@ -30,9 +30,8 @@ _OURS = {
     "model": "it is the instance's field `model`, whose description names the file",
     "m": "it is the instance's field `model`, whose description names the file",
     "alias": "it is the instance's field `model`",
-    "host": "the engine listens inside its container; publish it with the instance's field `port`",
-    "port": "the engine listens inside its container; publish it with the instance's field `port`",
-    "api-key": "it would show in the process list; close the port with `strict`, and let the gateway have the keys",
+    **LISTENS,
+    "api-key": KEY_IS_SEEN,
     "metrics": "it is on already",
     "hf-repo": "model files are fetched and verified before; describe the model in `models`",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from stoker.engine import turn
-from stoker.engine.argv import count_problem, form_problems, plain_argv, share_problem
+from stoker.engine.argv import KEY_IS_SEEN, LISTENS, count_problem, form_problems, plain_argv, share_of, share_problem
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
 from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
@@ -29,9 +29,8 @@ _OURS = {
     "model-path": "it is the instance's field `model`, whose description names the directory",
     "model": "it is the instance's field `model`, whose description names the directory",
     "served-model-name": "it is the instance's field `model`",
-    "host": "the engine listens inside its container; publish it with the instance's field `port`",
-    "port": "the engine listens inside its container; publish it with the instance's field `port`",
-    "api-key": "it would show in the process list; close the port with `strict`, and let the gateway have the keys",
+    **LISTENS,
+    "api-key": KEY_IS_SEEN,
     "enable-metrics": "it is on already",
     "tp": "write 'tp-size', which the number of cards is compared with",
 }
@@ -48,11 +47,6 @@ def _problems(arguments: Arguments, version: str) -> list[Finding]:
 
 def _kind(arguments: Arguments) -> Kind:
     return "embeddings" if arguments.get("is-embedding") is True else "chat"
-
-
-def _share(arguments: Arguments) -> float:
-    said = arguments.get("mem-fraction-static", _SHARE)
-    return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else 0.0
 
 
 def _container(place: Place) -> Container:
@@ -155,7 +149,7 @@ ENGINE = Engine(
         generated_tokens="generation_tokens_total",
         kv_cache=("token_usage",),
     ),
-    share=_share,
+    share=share_of("mem-fraction-static", _SHARE),
     share_argument="mem-fraction-static",
     card_arguments=("tp-size", "pp-size"),
     model_mount=MODEL_DATA,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from stoker.engine import turn
-from stoker.engine.argv import count_problem, form_problems, plain_argv, share_problem
+from stoker.engine.argv import LISTENS, count_problem, form_problems, plain_argv, share_of, share_problem
 from stoker.engine.engine import Arguments, Container, Engine, Paths, Place, Published
 from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
@@ -28,8 +28,7 @@ _SHARE = 0.9
 
 _OURS = {
     "served-model-name": "it is the instance's field `model`",
-    "host": "the engine listens inside its container; publish it with the instance's field `port`",
-    "port": "the engine listens inside its container; publish it with the instance's field `port`",
+    **LISTENS,
     "tokenizer": "it lies in the model's directory",
 }
 
@@ -46,11 +45,6 @@ def _problems(arguments: Arguments, version: str) -> list[Finding]:
 
 def _kind(arguments: Arguments) -> Kind:
     return "chat"
-
-
-def _share(arguments: Arguments) -> float:
-    said = arguments.get("free-gpu-memory-fraction", _SHARE)
-    return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else 0.0
 
 
 def _container(place: Place) -> Container:
@@ -122,7 +116,7 @@ ENGINE = Engine(
     health_path="/health",
     progress=progress_by(_MARKS),
     failures=MEMORY_FAILURES,
-    share=_share,
+    share=share_of("free-gpu-memory-fraction", _SHARE),
     share_argument="free-gpu-memory-fraction",
     card_arguments=("tp-size", "pp-size"),
     model_mount=_MODELS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from stoker.engine.argv import count_problem, form_problems, plain_argv
+from stoker.engine.argv import LISTENS, count_problem, form_problems, plain_argv
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
 from stoker.engine.health import by_python
 from stoker.engine.marks import progress_by
@@ -37,8 +37,7 @@ _DTYPES = ("auto", "half", "float16", "bfloat16", "float32")
 _OURS = {
     "model": "it is the instance's field `model`, whose description names the directory",
     "served-model-name": "it is the instance's field `model`",
-    "host": "the engine listens inside its container; publish it with the instance's field `port`",
-    "port": "the engine listens inside its container; publish it with the instance's field `port`",
+    **LISTENS,
     "trust-remote-code": "code that comes with a model is not run; remove it",
 }
 

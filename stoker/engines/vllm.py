@@ -7,6 +7,7 @@ Its parts are files of their own: arguments (stoker/spec/vllm.py), memory (stoke
 from __future__ import annotations
 
 from stoker.engine import turn
+from stoker.engine.argv import share_of
 from stoker.engine.engine import Arguments, Container, Engine, Metrics, Paths, Place, Published
 from stoker.engine.health import by_python
 from stoker.engine.mounts import CACHE, MODEL_DATA, directory_of, turn_volumes, volumes
@@ -46,11 +47,6 @@ _PROFILES = {
 def _kind(arguments: Arguments) -> Kind:
     pooling = arguments.get("runner") == "pooling" or arguments.get("convert") == "embed"
     return "embeddings" if pooling else "chat"
-
-
-def _share(arguments: Arguments) -> float:
-    said = arguments.get("gpu-memory-utilization", _SHARE)
-    return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else 0.0
 
 
 def _container(place: Place) -> Container:
@@ -117,7 +113,7 @@ ENGINE = Engine(
         generated_tokens="generation_tokens_total",
         kv_cache=("kv_cache_usage_perc", "gpu_cache_usage_perc"),
     ),
-    share=_share,
+    share=share_of("gpu-memory-utilization", _SHARE),
     share_argument="gpu-memory-utilization",
     has_vllm_memory=True,
     card_arguments=("tensor-parallel-size", "pipeline-parallel-size"),
